@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_raw_cfa import bayer
+
+from zoo.errors import ZooError
+from zoo.raw import BAYER_PHASES, NoiseProfile, read_raw, write_dng
+
+tifffile = pytest.importorskip("tifffile")
+pytest.importorskip("rawpy")
+
+META = {"camera": "Test", "black": 10, "white": 4095, "cfa": "RGGB", "iso": 100}
+DNG_VERSION = (50706, 1, 4, bytes((1, 4, 0, 0)), True)
+MODEL = (50708, 2, 0, "Test", True)
+XTRANS = bytes(
+    [1, 1, 0, 1, 1, 2, 1, 1, 2, 1, 1, 0, 2, 0, 1, 0, 2, 1, 1, 1, 2, 1, 1, 0, 1, 1, 0, 1, 1, 2, 0, 2, 1, 2, 0, 1]
+)
+
+
+def bayer_tags(cfa: str = "RGGB") -> list[tuple[Any, ...]]:
+    pattern = bytes("RGB".index(c) for c in cfa)
+    return [DNG_VERSION, MODEL, (33421, 3, 2, (2, 2), True), (33422, 1, 4, pattern, True)]
+
+
+def cfa_dng(path: Path, mosaic: np.ndarray, tags: list[tuple[Any, ...]], **settings: Any) -> Path:
+    tifffile.imwrite(path, mosaic, photometric=32803, metadata=None, extratags=tags, **settings)
+    return path
+
+
+def npz(path: Path, mosaic: np.ndarray | None = None, **changes: Any) -> Path:
+    np.savez(path, mosaic=bayer(40, 60, "RGGB") if mosaic is None else mosaic, meta=json.dumps(META | changes))
+    return path
+
+
+def error_of(path: Path, **settings: Any) -> str:
+    with pytest.raises(ZooError) as caught:
+        read_raw(path, **settings)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    return message
+
+
+def test_npz(tmp_path: Path) -> None:
+    stack = np.stack([bayer(40, 60, "GRBG"), bayer(40, 60, "GRBG") + 1]).astype(np.uint16)
+    path = npz(tmp_path / "a.npz", stack, cfa="GRBG", wb=[2, 1, 1.5, 0], color_matrix=[1, 0, 0, 0, 2, 0, 0, 0, 3],
+               noise_profile=[1e-3, 1e-6], orientation=6, black=[1, 2, 3, 4])  # fmt: skip
+    raw = read_raw(path, frame=1)
+    np.testing.assert_array_equal(raw.mosaic, stack[1])
+    assert (raw.cfa, raw.black, raw.white) == ("GRBG", (1, 2, 3, 4), (4095,) * 4)
+    assert (raw.wb, raw.iso, raw.orientation) == ((2, 1, 1.5), 100, 6)
+    np.testing.assert_array_equal(raw.xyz_to_cam, np.diag([1, 2, 3]))
+    assert raw.noise == NoiseProfile((1e-3,) * 3, (1e-6,) * 3, "tag")
+    assert read_raw(npz(tmp_path / "b.npz", as_shot_neutral=[0.5, 1, 0.8])).wb == pytest.approx((2, 1, 1.25))
+    assert read_raw(npz(tmp_path / "c.npz", bayer(40, 60, "RGGB").astype(np.uint8))).mosaic.dtype == np.uint16
+
+
+def test_given_noise_wins(tmp_path: Path) -> None:
+    given = NoiseProfile((0.1,) * 3, (0.2,) * 3, "given")
+    assert read_raw(npz(tmp_path / "a.npz", noise_profile=[1e-3, 1e-6]), noise=given).noise is given
+
+
+def test_white_balance_without_an_as_shot_one(tmp_path: Path) -> None:
+    mosaic = np.full((40, 60), 1000, np.uint16)
+    mosaic[0::2, 0::2] = 500  # half as much red, a quarter of blue
+    mosaic[1::2, 1::2] = 250
+    raw = read_raw(npz(tmp_path / "a.npz", mosaic, black=0))
+    assert raw.wb == pytest.approx((2, 1, 4))
+    assert raw.metadata["wb_source"] == "grey world"
+    raw = read_raw(npz(tmp_path / "b.npz", mosaic, color_matrix=[1, 0, 0, 0, 1, 0, 0, 0, 1]))
+    assert raw.wb == pytest.approx((1 / 0.9505, 1, 1 / 1.089), abs=1e-3)
+    assert raw.metadata["wb_source"] == "daylight"
+    dark = read_raw(npz(tmp_path / "c.npz", np.full((40, 60), 10, np.uint16)))
+    assert dark.wb == (1, 1, 1)
+
+
+@pytest.mark.parametrize("cfa", BAYER_PHASES)
+@pytest.mark.parametrize("area", [(2, 4, 60, 70), (3, 4, 59, 71), (4, 5, 60, 70), (1, 3, 59, 72)])
+def test_active_area_keeps_colours_and_blacks_apart(tmp_path: Path, cfa: str, area: tuple[int, int, int, int]) -> None:
+    """LibRaw moves odd margins to even ones; whatever it cuts, each pixel must keep its colour and black level."""
+    top, left, bottom, right = area
+    mosaic = np.zeros((64, 80), np.uint16)
+    mosaic[top:bottom, left:right] = bayer(
+        bottom - top, right - left, cfa
+    )  # DNG: the pattern starts at the active area
+    blacks = tuple({"R": 100, "G": 200, "B": 300}[c] for c in cfa)
+    tags = [*bayer_tags(cfa), (50713, 3, 2, (2, 2), True), (50714, 4, 4, blacks, True), (50829, 4, 4, area, True)]
+    raw = read_raw(cfa_dng(tmp_path / "a.dng", mosaic, tags))
+    assert raw.mosaic.min() >= 1000  # nothing of the masked border
+    assert raw.mosaic.shape[0] >= bottom - top - 1
+    assert raw.mosaic.shape[1] >= right - left - 1
+    assert raw.black == tuple({"R": 100, "G": 200, "B": 300}[c] for c in raw.cfa)
+    planes, _ = raw.packed()
+    assert planes[0].max() * (raw.white[0] - 100) + 100 < 2000
+    assert planes[3].min() * (raw.white[0] - 300) + 300 >= 3000
+
+
+def test_noise_profile_of_one_three_and_four_pairs(tmp_path: Path) -> None:
+    mosaic = bayer(50, 64, "GRBG")
+    for pairs, shot in [
+        ([(1e-3, 1e-6)], (1e-3, 1e-3, 1e-3)),
+        ([(1e-3, 1e-6), (2e-3, 0), (3e-3, 0)], (1e-3, 2e-3, 3e-3)),
+        ([(2e-3, 0), (1e-3, 0), (3e-3, 0), (4e-3, 0)], (1e-3, 3e-3, 3e-3)),  # G, R, B, G
+    ]:
+        values = tuple(v for pair in pairs for v in pair)
+        tags = [*bayer_tags("GRBG"), (51041, 12, len(values), values, True)]
+        noise = read_raw(cfa_dng(tmp_path / "a.dng", mosaic, tags)).noise
+        assert noise.shot == pytest.approx(shot)
+        assert noise.source == "tag"
+    tags = [*bayer_tags("GRBG"), (51041, 12, 2, (-1.0, 0.0), True)]
+    assert read_raw(cfa_dng(tmp_path / "a.dng", mosaic, tags)).noise.source != "tag"
+
+
+def test_picture_and_noise_in_a_sub_ifd(tmp_path: Path) -> None:
+    """As Adobe's converter writes: a preview in IFD 0, the raw below it."""
+    mosaic, path = bayer(60, 80, "BGGR"), tmp_path / "a.dng"
+    with tifffile.TiffWriter(path) as tiff:
+        preview = np.zeros((12, 16, 3), np.uint8)
+        tiff.write(preview, photometric="rgb", subifds=1, subfiletype=1, metadata=None, extratags=[DNG_VERSION, MODEL])
+        noise = (51041, 12, 2, (5e-3, 1e-6), True)
+        tiff.write(mosaic, photometric=32803, subfiletype=0, metadata=None, extratags=[*bayer_tags("BGGR")[2:], noise])
+    raw = read_raw(path)
+    np.testing.assert_array_equal(raw.mosaic, mosaic)
+    assert raw.cfa == "BGGR"
+    assert raw.noise.shot == pytest.approx((5e-3,) * 3)
+
+
+def test_daylight_matrix_with_calibration_is_taken(tmp_path: Path) -> None:
+    def matrix(code: int, diagonal: tuple[int, int, int]) -> tuple[Any, ...]:
+        numbers = np.diag(diagonal).ravel()
+        return (code, 10, 9, tuple(int(n) for v in numbers for n in (v, 10)), True)
+
+    tags = [*bayer_tags(), matrix(50721, (1, 2, 3)), matrix(50722, (4, 5, 6)), matrix(50724, (10, 20, 10)),
+            (50727, 5, 3, (1, 1, 1, 1, 2, 1), True), (50778, 3, 1, 17, True), (50779, 3, 1, 21, True)]  # fmt: skip
+    raw = read_raw(cfa_dng(tmp_path / "a.dng", bayer(50, 64, "RGGB"), tags))
+    np.testing.assert_allclose(raw.xyz_to_cam, np.diag([0.4, 1.0, 1.2]))  # balance x calibration x ColorMatrix2 (D65)
+
+
+def test_linearisation_table_is_applied(tmp_path: Path) -> None:
+    codes = (np.arange(50 * 64).reshape(50, 64) % 256).astype(np.uint16)
+    table = tuple(int(v) for v in np.arange(256) ** 2 // 4)
+    tags = [*bayer_tags(), (50712, 3, 256, table, True), (50717, 4, 1, 16000, True)]
+    raw = read_raw(cfa_dng(tmp_path / "a.dng", codes, tags))
+    np.testing.assert_array_equal(raw.mosaic, np.array(table)[codes])
+    assert raw.white == (16000,) * 4
+
+
+def test_xtrans_is_read_but_not_packed(tmp_path: Path) -> None:
+    tags = [DNG_VERSION, MODEL, (33421, 3, 2, (6, 6), True), (33422, 1, 36, XTRANS, True)]
+    raw = read_raw(cfa_dng(tmp_path / "a.dng", bayer(60, 72, "RGGB"), tags))
+    assert raw.cfa == "XTRANS"
+    assert raw.normalised().shape == (60, 72)
+    with pytest.raises(ZooError, match=r"a\.dng: X-Trans, which Bayer models cannot take"):
+        raw.packed()
+
+
+def save_cut(path: Path) -> None:
+    write_dng(path, bayer(50, 64, "RGGB"), cfa="RGGB", black=0, white=4095, wb=(1, 1, 1), xyz_to_cam=None)
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def save_linear(path: Path) -> None:
+    picture = np.zeros((50, 64, 3), np.uint16)
+    tifffile.imwrite(path, picture, photometric=34892, metadata=None, extratags=[DNG_VERSION, MODEL])
+
+
+def save_rgb_tiff(path: Path) -> None:
+    tifffile.imwrite(path, np.zeros((50, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "problem"),
+    [
+        ("none.dng", lambda path: None, "no such file"),
+        ("folder.dng", Path.mkdir, "is a folder"),
+        ("empty.dng", Path.touch, "is empty"),
+        ("text.dng", lambda path: path.write_text("dear diary\n" * 500), "no raw that LibRaw knows"),
+        ("zeros.cr2", lambda path: path.write_bytes(bytes(100_000)), "no raw that LibRaw knows"),
+        ("picture.tif", save_rgb_tiff, "no raw that LibRaw knows"),
+        ("cut.dng", save_cut, "is cut off at"),
+        ("linear.dng", save_linear, "already demosaiced"),
+        ("text.npz", lambda path: path.write_text("dear diary"), "is no npz file"),
+        ("other.npz", lambda path: np.savez(path, x=1), "has no array"),
+        ("bare.npz", lambda path: np.savez(path, mosaic=bayer(4, 4, "RGGB"), meta="{}"), "its meta is wrong"),
+        ("list.npz", lambda path: np.savez(path, mosaic=bayer(4, 4, "RGGB"), meta="[]"), "its meta is wrong"),
+        ("wb.npz", lambda path: npz(path, wb="auto"), "its meta is wrong"),
+        ("float.npz", lambda path: npz(path, np.zeros((4, 4))), "float64"),
+        ("phase.npz", lambda path: npz(path, cfa="RGBG"), "cfa RGBG"),
+        ("levels.npz", lambda path: npz(path, black=5000), "black is below white"),
+    ],
+)
+def test_what_is_no_raw_is_said_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, save: Callable[[Path], Any], problem: str
+) -> None:
+    path = tmp_path / name
+    save(path)
+    assert problem in error_of(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_frames_that_are_not_there(tmp_path: Path) -> None:
+    assert "there is no frame 1" in error_of(npz(tmp_path / "a.npz"), frame=1)
+    cfa_dng(tmp_path / "a.dng", bayer(50, 64, "RGGB"), bayer_tags())
+    assert "there is no frame 2" in error_of(tmp_path / "a.dng", frame=2)
+
+
+def test_import_is_light() -> None:
+    heavy = ("torch", "rawpy", "tifffile", "exifread", "scipy")
+    code = f"import sys, zoo.raw; print([m for m in {heavy} if m in sys.modules])"
+    root = Path(__file__).resolve().parents[2]
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert out.stdout.strip() == "[]"
+
+
+def test_real_cinema_dng(data_dir: Path) -> None:
+    raw = read_raw(data_dir / "raw" / "bmpcc_cinemadng.dng")
+    assert (raw.cfa, raw.mosaic.shape, raw.black, raw.white) == ("GBRG", (1112, 1952), (256,) * 4, (51080,) * 4)
+    assert raw.mosaic.max() > 4095  # 12-bit codes went through the linearisation table
+    assert raw.wb == pytest.approx((1 / 0.8722, 1, 1 / 0.5928), rel=1e-3)
+    assert raw.xyz_to_cam is not None
+    assert raw.xyz_to_cam[0] == pytest.approx((1.00885, -0.27351, -0.08258))
+
+
+def test_damaged_real_raw_is_said_quietly(data_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = bytearray((data_dir / "raw" / "bmpcc_cinemadng.dng").read_bytes())
+    content[500_000:500_400] = np.random.default_rng(0).bytes(400)
+    (tmp_path / "a.dng").write_bytes(content)
+    assert "is damaged" in error_of(tmp_path / "a.dng")
+    assert capfd.readouterr().err == ""
+
+
+def test_real_crw(data_dir: Path) -> None:
+    raw = read_raw(data_dir / "raw" / "canon_d30.crw")
+    assert (raw.cfa, raw.mosaic.shape, raw.iso, raw.white) == ("RGGB", (1448, 2176), 100, (4095,) * 4)
+    assert raw.black == (127, 128, 128, 128)
+    assert raw.metadata["wb_source"] == "daylight"  # LibRaw gives -1 for red
+    assert raw.noise.source == "estimated"
+    assert 1e-5 < raw.noise.shot[1] < 1e-4  # its plateau at 0.94 of white must not pass for a noiseless level
+
+
+def test_every_real_raw_makes_sense(data_dir: Path) -> None:
+    paths = sorted((data_dir / "raw").iterdir())
+    assert len(paths) >= 20
+    for path in paths:
+        raw = read_raw(path)
+        planes, border = raw.packed()
+        assert border.crop(np.zeros((3, planes.shape[1] * 2, planes.shape[2] * 2))).shape[1:] == raw.mosaic.shape
+        assert np.isfinite(planes).all(), path
+        assert -0.1 < np.quantile(planes, 0.01) < np.quantile(planes, 0.99) < 1.1, path
+        assert all(0.25 <= gain <= 4 for gain in raw.wb), path
+        assert all(1e-6 < s < 1e-2 for s in raw.noise.shot), (path, raw.noise)
+        assert all(0 <= o < 1e-4 for o in raw.noise.read), (path, raw.noise)

@@ -1,0 +1,75 @@
+"""The raw photo that the rest of the project works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.errors import ZooError
+from zoo.raw.cfa import XTRANS, Alignment, alignment, pack
+from zoo.raw.noise import NoiseProfile
+
+Quad = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One exposure as the sensor gave it, with what is needed to develop it.
+
+    Attributes:
+        mosaic: uint16 (H, W), active area only, linearised, phase as in the file.
+        cfa: "RGGB", "GRBG", "GBRG" or "BGGR", the 2x2 read row by row at the mosaic's top left; or "XTRANS".
+        black: black level in DN per 2x2 position, row by row.
+        white: saturation level in DN per 2x2 position. The readers give all four the same value, as white balance gains
+            are defined on one scale and dividing the colours by different whites would tint the picture.
+        wb: gains R, G, B with green = 1; ``metadata["wb_source"]`` says "as shot", "daylight" (from the colour matrix)
+            or "grey world".
+        xyz_to_cam: (3, 3) XYZ (D65) -> unbalanced camera RGB as DNG's ColorMatrix; None if unknown.
+        iso: sensitivity, None if unknown.
+        noise: noise of the normalised mosaic before white balance.
+        orientation: EXIF 1..8; the mosaic itself is not turned.
+        metadata: make, model, exposure_time (s), f_number, focal_length (mm), datetime, wb_source, as far as known.
+        path: the file, for messages.
+    """
+
+    mosaic: npt.NDArray[np.uint16]
+    cfa: str
+    black: Quad
+    white: Quad
+    wb: tuple[float, float, float]
+    xyz_to_cam: npt.NDArray[np.float64] | None
+    iso: float | None
+    noise: NoiseProfile
+    orientation: int = 1
+    metadata: dict[str, str | float | int] = field(default_factory=dict)
+    path: str = ""
+
+    def normalised(self) -> npt.NDArray[np.float32]:
+        """(mosaic - black) / (white - black), float32 (H, W). Clipped at neither end: noise around black is kept."""
+        return normalise(self.mosaic, self.black, self.white)
+
+    def packed(self) -> tuple[npt.NDArray[np.float32], Alignment]:
+        """Normalised planes R, G1, G2, B, float32 (4, h, w), and the border that was added to start at an R.
+
+        Raises:
+            ZooError: the mosaic is X-Trans, or too small.
+        """
+        if self.cfa == XTRANS:
+            raise ZooError(f"{self.path}: X-Trans, which Bayer models cannot take; use the raw of a Bayer camera")
+        if min(self.mosaic.shape) < 2:
+            raise ZooError(f"{self.path}: {self.mosaic.shape} pixels are no Bayer picture; at least 2x2 are needed")
+        border = alignment((self.mosaic.shape[0], self.mosaic.shape[1]), self.cfa)
+        return pack(border.pad(self.normalised())), border
+
+
+def normalise(mosaic: npt.NDArray[np.uint16], black: Quad, white: Quad) -> npt.NDArray[np.float32]:
+    """Map black to 0 and white to 1 per 2x2 position, float32 (H, W), not clipped."""
+    out = mosaic.astype(np.float32)
+    for position in range(4):
+        y, x = divmod(position, 2)
+        view = out[y::2, x::2]
+        view -= np.float32(black[position])
+        view *= np.float32(1 / (white[position] - black[position]))
+    return out

@@ -1,0 +1,288 @@
+"""Opening raw files: camera raws and DNG through LibRaw, and the project's own npz."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.errors import ZooError
+from zoo.raw.cfa import BAYER_PHASES, XTRANS, alignment, pack
+from zoo.raw.colour import D65
+from zoo.raw.image import Quad, RawImage, normalise
+from zoo.raw.noise import NoiseProfile, camera_noise, choose_noise, estimate_noise
+from zoo.raw.tags import DngTags, cfa_noise, read_dng_tags, read_exif
+
+Triple = tuple[float, float, float]
+
+# LibRaw's flip holds mirror (1), flip (2) and transpose (4) bits; this is dcraw's table from EXIF, inverted.
+_EXIF_OF_FLIP = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
+
+_LIBRAW_EXPOSURE = {
+    "iso": "iso_speed", "exposure_time": "shutter_speed", "f_number": "aperture", "focal_length": "focal_length",
+}  # fmt: skip
+
+
+def read_raw(path: str | os.PathLike[str], *, noise: NoiseProfile | None = None, frame: int = 0) -> RawImage:
+    """Read a raw photo.
+
+    Camera raws (CR2, CR3, NEF, ARW, DNG, RAF, ORF, RW2, CRW, ...) are read by LibRaw, which unpacks, linearises and
+    finds the active area. ``.npz`` files hold ``mosaic``, an unsigned integer (H, W) or (N, H, W) array, and ``meta``,
+    a JSON object in a string: ``black`` (number, or four per 2x2 position row by row), ``white`` (number) and ``cfa``
+    are needed; ``iso``, ``camera`` or ``make`` and ``model``, ``wb`` (gains R, G, B) or ``as_shot_neutral`` (their
+    inverses), ``color_matrix`` (nine numbers, XYZ -> camera, row by row), ``noise_profile`` ([S, O]), ``orientation``
+    and ``exposure`` are taken where they are.
+
+    White balance is the camera's; without one, the gains that make daylight (D65) neutral through the colour matrix;
+    without a matrix, grey world. Noise is ``noise`` if given; else the file's NoiseProfile tag or the table's row for
+    the camera, unless the picture itself shows noise more than 2.5 times off; else the picture's own; else a median
+    phone's.
+
+    Args:
+        path: the file.
+        noise: what the noise is, where the caller knows better than file, table and picture.
+        frame: which mosaic of an (N, H, W) npz.
+
+    Raises:
+        ZooError: missing, unreadable, cut off, or not a mosaic of red, green and blue; the message says which.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise ZooError(f"{file}: no such file; check the path")
+    if file.is_dir():
+        raise ZooError(f"{file}: is a folder; give the raw files in it one by one")
+    try:
+        size = file.stat().st_size
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise ZooError(f"{file}: cannot be read ({error.strerror}); check its permissions") from error
+    if size == 0:
+        raise ZooError(f"{file}: is empty; copy it again from the camera")
+    if file.suffix.lower() == ".npz":
+        return _read_npz(file, noise, frame)
+    if frame != 0:
+        raise ZooError(f"{file}: holds one frame, there is no frame {frame}; leave the frame out")
+    return _read_camera_raw(file, noise)
+
+
+def _read_camera_raw(path: Path, noise: NoiseProfile | None) -> RawImage:
+    import rawpy
+
+    dng = read_dng_tags(path)
+    if dng.kind == "linear":
+        raise ZooError(f"{path}: a linear DNG, already demosaiced; give the camera's own raw")
+    size = path.stat().st_size
+    if dng.needed_bytes > size:
+        raise ZooError(f"{path}: is cut off at {size} of {dng.needed_bytes} bytes; copy it again from the camera")
+    try:
+        with _silent_stderr(), rawpy.imread(str(path)) as raw:
+            cfa = _cfa_of(path, raw)
+            mosaic = np.array(raw.raw_image_visible, dtype=np.uint16)
+            black, white = _levels_of(raw, cfa, dng)
+            gains = [float(g) for g in raw.camera_whitebalance]
+            matrix = np.array(raw.rgb_xyz_matrix[:3], np.float64)
+            flip, other = int(raw.sizes.flip), getattr(raw, "other", None)
+    except rawpy.LibRawFileUnsupportedError as error:
+        raise ZooError(f"{path}: is no raw that LibRaw knows, or is cut off; give a whole camera raw or DNG") from error
+    except (rawpy.LibRawError, MemoryError) as error:
+        raise ZooError(f"{path}: is damaged ({_text(error)}); copy it again from the camera") from error
+    metadata = read_exif(path)
+    if dng.model and "model" not in metadata:
+        metadata["model"] = dng.model
+    for name, attribute in _LIBRAW_EXPOSURE.items():
+        value = float(getattr(other, attribute, 0) or 0)
+        if name not in metadata and np.isfinite(value) and value > 0:
+            metadata[name] = value
+    iso = metadata.pop("iso", None)
+    return _finish(
+        path, mosaic, cfa, black, white,
+        gains=_gains(gains),
+        matrix=_camera_matrix(dng, matrix),
+        iso=None if iso is None else float(iso),
+        stated=None if dng.noise is None else cfa_noise(dng.noise, cfa),
+        given=noise,
+        orientation=_EXIF_OF_FLIP.get(flip, 1),
+        metadata=metadata,
+    )  # fmt: skip
+
+
+def _cfa_of(path: Path, raw: Any) -> str:
+    """The phase at the top left of the visible area.
+
+    Raises:
+        ZooError: not a mosaic of red, green and blue.
+    """
+    if raw.raw_pattern is None or raw.raw_image_visible.ndim != 2:
+        raise ZooError(f"{path}: holds full-colour pixels, not a mosaic; give the camera's own raw")
+    names = raw.color_desc.decode("ascii", "replace")
+    if raw.raw_pattern.shape == (6, 6):
+        return XTRANS
+    corner = raw.raw_colors_visible[:2, :2].ravel()
+    cfa = "".join(names[i] for i in corner)
+    if raw.num_colors != 3 or cfa not in BAYER_PHASES:
+        raise ZooError(f"{path}: its filters ({names}: {cfa}) are not a Bayer mosaic; give an RGB Bayer raw")
+    return cfa
+
+
+def _levels_of(raw: Any, cfa: str, dng: DngTags) -> tuple[Quad, Quad]:
+    """Black and white by 2x2 position."""
+    by_colour = [float(b) for b in raw.black_level_per_channel]
+    if cfa == XTRANS:
+        black = [sum(by_colour[:3]) / 3] * 4
+    elif dng.black is not None:
+        # LibRaw 0.22 rounds DNG blacks to whole DN and, where it moves an odd margin to an even one, leaves the
+        # pattern of blacks behind.
+        shift = (dng.origin[0] - raw.sizes.top_margin, dng.origin[1] - raw.sizes.left_margin)
+        black = np.roll(dng.black, shift, axis=(0, 1)).ravel().tolist()
+    else:
+        black = [by_colour[i] for i in raw.raw_colors_visible[:2, :2].ravel()]
+    white = float(raw.white_level)
+    # Canon and others note where each channel saturates, a little below the format's maximum; elsewhere the field is
+    # absent, zero or of another scale.
+    per_channel = [float(v) for v in raw.camera_white_level_per_channel or () if white / 2 < v <= white]
+    return _quad(black), _quad([min(per_channel, default=white)] * 4)
+
+
+def _camera_matrix(dng: DngTags, libraw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+    """A DNG's own matrix, else LibRaw's for the camera; LibRaw has none for many DNGs (Blackmagic) and gives zeros."""
+    return dng.matrix if dng.matrix is not None else _usable(libraw)
+
+
+def _read_npz(path: Path, noise: NoiseProfile | None, frame: int) -> RawImage:
+    if not zipfile.is_zipfile(path):
+        raise ZooError(f"{path}: is no npz file, or is cut off; make it again with numpy.savez")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = {"mosaic", "meta"} - set(archive.files)
+            if missing:
+                raise ZooError(f"{path}: has no array {min(missing)}; a raw npz holds 'mosaic' and 'meta'")
+            mosaic, text = archive["mosaic"], str(archive["meta"])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ZooError(f"{path}: is damaged ({_text(error)}); make it again with numpy.savez") from error
+    if mosaic.dtype not in (np.uint8, np.uint16) or mosaic.ndim not in (2, 3) or mosaic.size == 0:
+        raise ZooError(
+            f"{path}: its mosaic is {mosaic.dtype} {mosaic.shape}; make it uint8 or uint16, (H, W) or (N, H, W)"
+        )
+    frames = mosaic[None] if mosaic.ndim == 2 else mosaic
+    if not 0 <= frame < len(frames):
+        raise ZooError(f"{path}: holds {len(frames)} frame(s), there is no frame {frame}; choose 0..{len(frames) - 1}")
+    try:
+        meta = json.loads(text)
+        cfa, white = str(meta["cfa"]), float(meta["white"])
+        black = [float(b) for b in meta["black"]] if isinstance(meta["black"], list) else [float(meta["black"])] * 4
+        gains = _gains(meta.get("wb") or [1 / float(n) for n in meta.get("as_shot_neutral") or ()])
+        matrix = _usable(np.array(meta.get("color_matrix") or [0] * 9, np.float64).reshape(3, 3))
+        pair = meta.get("noise_profile")
+        stated = cfa_noise(np.array(pair, np.float64).reshape(-1, 2), cfa) if pair else None
+        iso = float(meta["iso"]) if meta.get("iso") else None
+        orientation = int(meta.get("orientation") or 1)
+        metadata: dict[str, str | float | int] = {"model": str(meta.get("model") or meta.get("camera") or "unknown")}
+        metadata |= {key: str(meta[key]) for key in ("make", "exposure") if meta.get(key)}
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {_text(error)}"
+        raise ZooError(f"{path}: its meta is wrong ({problem}); zoo.raw.read_raw lists the keys") from error
+    if cfa not in BAYER_PHASES or len(black) != 4 or not max(black) < white or orientation not in range(1, 9):
+        raise ZooError(
+            f"{path}: meta says cfa {cfa}, black {black}, white {white}, orientation {orientation};"
+            f" cfa is one of {', '.join(BAYER_PHASES)}, black is below white, orientation is 1..8"
+        )
+    return _finish(
+        path, frames[frame].astype(np.uint16), cfa, _quad(black), _quad([white] * 4),
+        gains=gains, matrix=matrix, iso=iso, stated=stated, given=noise, orientation=orientation, metadata=metadata,
+    )  # fmt: skip
+
+
+def _finish(
+    path: Path,
+    mosaic: npt.NDArray[np.uint16],
+    cfa: str,
+    black: Quad,
+    white: Quad,
+    *,
+    gains: Triple | None,
+    matrix: npt.NDArray[np.float64] | None,
+    iso: float | None,
+    stated: NoiseProfile | None,
+    given: NoiseProfile | None,
+    orientation: int,
+    metadata: dict[str, str | float | int],
+) -> RawImage:
+    """Settle white balance and noise, which need the picture, and put the photo together."""
+    if min(white) <= max(black):
+        raise ZooError(f"{path}: its levels make no sense (black {black}, white {white[0]:g}); the file is damaged")
+    planes = None
+    if cfa != XTRANS and min(mosaic.shape) >= 2:
+        planes = pack(alignment((mosaic.shape[0], mosaic.shape[1]), cfa).pad(normalise(mosaic, black, white)))
+    metadata["wb_source"] = "as shot"
+    if gains is None and matrix is not None:
+        with np.errstate(divide="ignore"):
+            gains, metadata["wb_source"] = _gains(1 / (matrix @ D65)), "daylight"
+    if gains is None:
+        gains, metadata["wb_source"] = _grey_world(planes), "grey world"
+    if given is None:
+        camera = f"{metadata.get('make', '')} {metadata.get('model', '')}"
+        stated = stated or camera_noise(camera, iso)
+        given = choose_noise(stated, iso, None if planes is None else estimate_noise(planes))
+    return RawImage(mosaic, cfa, black, white, gains, matrix, iso, given, orientation, metadata, str(path))
+
+
+def _usable(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+    """A (3, 3) matrix, or None where it has no inverse (all zeros: unknown)."""
+    return matrix if np.isfinite(matrix).all() and abs(np.linalg.det(matrix)) > 1e-6 else None
+
+
+def _gains(values: Any) -> Triple | None:
+    """The first three gains with green = 1; None where they are no gains (LibRaw gives -1 or 0 for unknown)."""
+    gains = np.asarray(values, np.float64)[:3]
+    if gains.size < 3 or not np.isfinite(gains).all() or gains.min() <= 0:
+        return None
+    return float(gains[0] / gains[1]), 1.0, float(gains[2] / gains[1])
+
+
+def _grey_world(planes: npt.NDArray[np.float32] | None) -> Triple:
+    """Gains that make the mean of the unsaturated pixels grey, held to 1/4..4; ones where there is nothing to go by."""
+    if planes is None:
+        return 1.0, 1.0, 1.0
+    r, g1, g2, b = planes
+    usable = planes.max(axis=0) < 0.95
+    means = [float(p[usable].mean()) if usable.any() else 0.0 for p in (r, (g1 + g2) / 2, b)]
+    if min(means) < 1e-4:  # a dark frame has no colour
+        return 1.0, 1.0, 1.0
+    return float(np.clip(means[1] / means[0], 0.25, 4)), 1.0, float(np.clip(means[1] / means[2], 0.25, 4))
+
+
+def _quad(values: list[float]) -> Quad:
+    a, b, c, d = values
+    return a, b, c, d
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Swallow what C code writes to stderr: LibRaw tells of damage there as well as in the exception that we turn."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # the process has no stderr
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as sink:
+            os.dup2(sink.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _text(error: BaseException) -> str:
+    """An error's text on one line."""
+    text = error.args[0] if error.args else type(error).__name__
+    return " ".join((text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)).split())
