@@ -1,0 +1,103 @@
+"""Compact UtNet: a U-Net for joint denoising + demosaicing that was drawn for int8 delegates.
+
+UtNet2 (the U-Net of RawNIND, github.com/trougnouf/rawnind_jddc) costs 46 GMAC per megapixel, most of it at full packed
+resolution. Here most width sits below it: the stem is a strided convolution (space-to-depth of 4x4 sensor pixels) and the head a
+transposed one. On int8 CPU kernels the packed resolution is bound by memory: of two nets with equal MACs the one with 16
+channels there took 17 % longer (see docs/architecture.md, "Choice of the compact architecture").
+
+Nothing but Conv2d, ConvTranspose2d(k2, s2), ReLU and add: each of these is one int8 operator on ExecuTorch (XNNPACK), LiteRT
+and Core ML. No batch norm, since nets with it lost 1-2 dB to post-training quantisation.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
+from zoo.models.registry import register_model
+
+
+class CompactUtNet(nn.Module):
+    """U-Net on packed Bayer planes.
+
+    Args:
+        widths: channels per level; level 0 is half the packed resolution, each further level half of the one before.
+        encoder_depth: 3x3 convolutions per level on the way down (the last entry is the bottom).
+        decoder_depth: 3x3 convolutions per level on the way up, one entry less than ``widths``.
+        head_width: channels of the branch at packed resolution, which sees the input and feeds a 3x3 head.
+
+    Shape:
+        float ``[N, 12, h, w]`` -> ``[N, 12, h, w]`` (see :mod:`zoo.models.contract`); h and w multiples of ``2**len(widths)``.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        encoder_depth: tuple[int, ...],
+        decoder_depth: tuple[int, ...],
+        head_width: int,
+    ) -> None:
+        super().__init__()
+        if len(encoder_depth) != len(widths) or len(decoder_depth) != len(widths) - 1:
+            raise ValueError("encoder_depth needs one entry per width, decoder_depth one less")
+
+        def block(width: int, depth: int) -> nn.ModuleList:
+            return nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
+
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.skip = nn.Conv2d(IN_CHANNELS, head_width, 3, padding=1)
+        self.stem = nn.Conv2d(IN_CHANNELS, widths[0], 2, stride=2)
+        self.encoder = nn.ModuleList(block(w, d) for w, d in zip(widths, encoder_depth, strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
+        self.decoder = nn.ModuleList(block(w, d) for w, d in zip(widths[:-1], decoder_depth, strict=True))
+        self.expand = nn.ConvTranspose2d(widths[0], head_width, 2, stride=2)
+        self.head = nn.Conv2d(head_width, OUT_CHANNELS, 3, padding=1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if isinstance(module, nn.ConvTranspose2d):
+                    # Each output pixel sees one tap of the kernel, four times fewer inputs than fan-in counts.
+                    module.weight.data *= 0.7
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        # The net starts as no correction at all: the picture is then the linear demosaic.
+        self.head.weight.data *= 0.05
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = F.relu(self.stem(x))
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.encoder):
+            for conv in block:
+                features = F.relu(conv(features))
+            if level < len(self.down):
+                skips.append(features)
+                features = F.relu(self.down[level](features))
+        for level in reversed(range(len(self.up))):
+            features = F.relu(self.up[level](features) + skips[level])
+            for conv in self.decoder[level]:
+                features = F.relu(conv(features))
+        return self.head(F.relu(self.expand(features) + self.skip(x)))
+
+
+@register_model
+def utnet_n() -> nn.Module:
+    """Nano: 1 GMAC per megapixel, for previews and video."""
+    return CompactUtNet((16, 32, 48), encoder_depth=(0, 1, 1), decoder_depth=(1, 0), head_width=8)
+
+
+@register_model
+def utnet_s() -> nn.Module:
+    """Small: 2 GMAC per megapixel."""
+    return CompactUtNet((32, 48, 64), encoder_depth=(0, 0, 1), decoder_depth=(1, 0), head_width=16)
+
+
+@register_model
+def utnet_m() -> nn.Module:
+    """Medium, the flagship: 4 GMAC per megapixel."""
+    return CompactUtNet((48, 64, 96), encoder_depth=(0, 1, 1), decoder_depth=(1, 0), head_width=16)
