@@ -1,0 +1,65 @@
+"""``zoo train``: trains a model from a configuration, in a folder that can be resumed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model; stop it at any time and run it again to go on",
+        description="Trains on synthetic raws made from a folder of clean pictures. A run interrupted by Ctrl-C, a time "
+        "budget or a crash goes on from its checkpoint when the same command is given again.",
+    )
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/ and zoo.training.config")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--data", help="folder of clean pictures (default: what the configuration says)")
+    parser.add_argument("--time-budget", default="", help="stop cleanly after 90s, 9m, 1.5h")
+    parser.add_argument("--steps", type=int, help="optimiser steps of the whole run")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    import torch
+
+    from zoo.models.registry import create_model
+    from zoo.training.config import load_config, parse_duration
+    from zoo.training.trainer import Trainer
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = load_config(args.config, data=args.data, steps=args.steps)
+    budget = parse_duration(args.time_budget) if args.time_budget else math.inf
+    torch.manual_seed(config.seed)
+    model = create_model(config.model)
+    pool = read_pool(Path(config.data), config.patch)
+    scores = Trainer(model, config, pool, args.output_dir).run(budget)
+    if args.json:
+        print(json.dumps({"output_dir": str(args.output_dir), "psnr": scores}))
+    else:
+        print("  ".join(f"{level} {value:.2f} dB" for level, value in scores.items()))
+
+
+def read_pool(folder: Path, patch: int):  # noqa: ANN201  (a heavy type)
+    """The training pictures, with a progress bar.
+
+    Raises:
+        ZooError: no such folder or nothing in it.
+    """
+    from rich.progress import Progress
+
+    from zoo.data.pool import ImagePool
+    from zoo.errors import ZooError
+
+    if not folder.is_dir():
+        raise ZooError(f"{folder}: no such folder of training pictures; give one with --data")
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("pictures", total=None)
+        return ImagePool.from_folder(
+            folder, min_side=patch, progress=lambda done, total: progress.update(bar, completed=done, total=total)
+        )

@@ -1,0 +1,134 @@
+"""Training configuration: YAML in, checked dataclasses out."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.data.synth import NoiseRange
+from zoo.errors import ZooError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What one training run is; every field may stand in the YAML file.
+
+    Attributes:
+        model: registered name.
+        data: folder of clean pictures (sRGB files, and npz with RGBE bands).
+        steps: optimiser steps of the whole run; the schedule ends there.
+        batch: patches per step.
+        patch: side of a patch in sensor pixels; a multiple of twice the model's tile multiple.
+        margin: packed pixels at a patch's border that the loss leaves out, since zero padding spoils them.
+        lr: peak learning rate of AdamW; cosine to ``lr_final`` after ``warmup`` steps.
+        lr_final: learning rate at the last step.
+        warmup: steps of linear warm-up.
+        weight_decay: of AdamW.
+        grad_clip: largest gradient norm.
+        ema: decay of the weight average that is validated and shipped.
+        precision: ``bf16`` (autocast) or ``fp32``.
+        display_weight: weight of the L1 loss in a display-like curve beside the L1 in the VST domain.
+        seed: of weights and data.
+        validate_every: steps between validations.
+        checkpoint_every: seconds between checkpoints.
+        noise: distribution of synthetic noise.
+    """
+
+    model: str
+    data: str = "../shared/data/train_rgb"
+    steps: int = 100_000
+    batch: int = 16
+    patch: int = 128
+    margin: int = 4
+    lr: float = 1e-3
+    lr_final: float = 1e-6
+    warmup: int = 500
+    weight_decay: float = 1e-4
+    grad_clip: float = 1.0
+    ema: float = 0.999
+    precision: str = "bf16"
+    display_weight: float = 1.0
+    seed: int = 0
+    validate_every: int = 2000
+    checkpoint_every: float = 120.0
+    noise: NoiseRange = field(default_factory=NoiseRange)
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("bf16", "fp32"):
+            raise ZooError(f"precision is '{self.precision}'; it can be bf16 or fp32")
+        if self.steps < 1 or self.batch < 1 or self.patch % 2:
+            raise ZooError("steps and batch must be at least 1, patch must be even")
+
+
+def load_config(path: Path, **overrides: Any) -> TrainConfig:
+    """Read a YAML file; ``overrides`` win over what it says (None: not given).
+
+    Raises:
+        ZooError: no such file, not YAML, an unknown key (the line lists the nearest), or a value of the wrong type.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError as error:
+        raise ZooError(f"{path}: no such configuration file; the shipped ones are in configs/") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ZooError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(values, dict):
+        raise ZooError(f"{path}: must hold 'key: value' lines")
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    return parse(TrainConfig, values, str(path))
+
+
+def parse(kind: type, values: dict[str, Any], where: str) -> Any:
+    """Build dataclass ``kind`` from plain values; unknown keys and wrong types are errors that explain."""
+    hints = typing.get_type_hints(kind)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+    arguments = {}
+    for key, value in values.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(known)}"
+            raise ZooError(f"{where}: unknown key '{key}'; {hint}")
+        arguments[key] = _convert(known[key], value, f"{where}: '{key}'")
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise ZooError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ZooError(f"{where} must hold 'key: value' lines")
+        return parse(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is tuple:
+        return tuple(float(v) for v in value)
+    if isinstance(hint, types.UnionType):
+        return value
+    if hint is float and isinstance(value, int | float | str):
+        try:
+            return float(value)  # YAML reads 1e-3 as a string
+        except ValueError:
+            pass
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise ZooError(f"{where} must be {hint.__name__}, not {value!r}")
+
+
+def parse_duration(text: str) -> float:
+    """``90s``, ``9m``, ``1.5h`` or plain seconds -> seconds.
+
+    Raises:
+        ZooError: anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
+        raise ZooError(f"time budget '{text}' is not a duration; write 90s, 9m or 1.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]

@@ -1,0 +1,257 @@
+"""The training loop: synthesise, step, average, validate, checkpoint; stops and resumes at any moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.pool import ImagePool
+from zoo.data.synth import RawBatch, RawSynthesizer
+from zoo.errors import ZooError
+from zoo.models import contract
+from zoo.training.config import TrainConfig
+from zoo.training.losses import display_psnr, restoration_loss
+
+CHECKPOINT = "checkpoint.safetensors"
+VALIDATION_LEVELS = {"clean": (0.0, 0.0), "iso800": (1.2e-3, 9.4e-6), "iso3200": (5e-3, 1.9e-4), "iso12800": (2e-2, 1.6e-3)}
+_HELD_BACK = 20  # every 20th picture of the folder validates and is never trained on
+
+
+class Trainer:
+    """One run in one folder.
+
+    Args:
+        model: maps ``[N, 12, h, w]`` to ``[N, 12, h, w]`` (a registered model, or a graph prepared for QAT).
+        config: the run.
+        pool: clean pictures.
+        folder: where checkpoint, log and TensorBoard events go; a checkpoint found there is resumed.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig, pool: ImagePool, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model.to(self.device)
+        if self.device.type == "cpu":
+            self.model = self.model.to(memory_format=torch.channels_last)
+        held = [i for n, i in enumerate(pool.images) if n % _HELD_BACK == 0] if len(pool) > _HELD_BACK else pool.images
+        train = [i for n, i in enumerate(pool.images) if n % _HELD_BACK] if len(pool) > _HELD_BACK else pool.images
+        self.digest = pool.digest
+        self.data = RawSynthesizer(ImagePool(train, pool.digest).to(self.device), config.patch, config.noise)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.validation = self._validation_batches(ImagePool(held, pool.digest).to(self.device))
+        self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        self.average = {n: p.detach().clone() for n, p in self.parameters.items()}
+        decay = [p for p in self.parameters.values() if p.dim() > 1]
+        plain = [p for p in self.parameters.values() if p.dim() <= 1]
+        groups = [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+        self.step = 0
+        self.seconds = 0.0
+        self.best: dict[str, float] = {}
+        if (folder / CHECKPOINT).exists():
+            self._resume()
+
+    def run(self, time_budget: float = math.inf) -> dict[str, float]:
+        """Train to the configured step, the time budget (seconds) or an interrupt; always ends with a checkpoint.
+
+        Returns:
+            the last validation: PSNR in dB per noise level and their mean.
+        """
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        writer = _summary_writer(self.folder)
+        begun, saved, running = time.monotonic(), time.monotonic(), None
+        before = self.seconds
+        stop = _StopSignal()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns) as progress, stop:
+            bar = progress.add_task(self.config.model, total=self.config.steps, completed=self.step)
+            while self.step < self.config.steps and not stop.asked and time.monotonic() - begun < time_budget:
+                loss = self._train_step()
+                running = loss if running is None else 0.99 * running + 0.01 * loss
+                self.seconds = before + time.monotonic() - begun
+                progress.update(bar, completed=self.step)
+                if self.step % self.config.validate_every == 0:
+                    scores = self.validate()
+                    self._log(writer, running, scores)
+                    progress.update(bar, description=f"{self.config.model} {scores['mean']:.2f} dB")
+                if time.monotonic() - saved > self.config.checkpoint_every:
+                    self.save()
+                    saved = time.monotonic()
+        scores = self.validate()
+        self._log(writer, running or math.nan, scores)
+        self.save()
+        return scores
+
+    def _train_step(self) -> float:
+        batch = self.data.batch(self.config.batch, self.generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        x = contract.encode(batch.planes, batch.shot, batch.read)
+        loss = restoration_loss(
+            x, self._forward(x), batch, margin=self.config.margin, display_weight=self.config.display_weight
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.config.grad_clip)
+        self.optimizer.step()
+        self.step += 1
+        # The average starts short, so that early validations do not look at the initial weights.
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise ZooError(f"{self.folder}: the loss is {value} at step {self.step}; lower lr and resume")
+        return value
+
+    def _forward(self, x: Tensor) -> Tensor:
+        if self.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return self.model(x)
+
+    def _learning_rate(self) -> float:
+        c = self.config
+        if self.step < c.warmup:
+            return c.lr * (self.step + 1) / c.warmup
+        phase = (self.step - c.warmup) / max(1, c.steps - c.warmup)
+        return c.lr_final + (c.lr - c.lr_final) * 0.5 * (1 + math.cos(math.pi * phase))
+
+    def _validation_batches(self, pool: ImagePool) -> dict[str, RawBatch]:
+        """The same patches at every validation, 24 per noise level."""
+        batches = {}
+        for level, (shot, read) in VALIDATION_LEVELS.items():
+            fixed = dataclasses.replace(
+                self.config.noise, shot_min=max(shot, 1e-9), shot_max=max(shot, 1e-9), clean=float(shot == 0)
+            )
+            synth = RawSynthesizer(pool, 192, dataclasses.replace(fixed, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30)))
+            batches[level] = synth.batch(24, torch.Generator(self.device).manual_seed(7))
+        return batches
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean display PSNR of the averaged weights, per noise level and overall, dB."""
+        live = {n: p.detach().clone() for n, p in self.parameters.items()}
+        self._load_parameters(self.average)
+        scores = {}
+        for level, batch in self.validation.items():
+            x = contract.encode(batch.planes, batch.shot, batch.read)
+            scores[level] = float(display_psnr(x, self._forward(x), batch, margin=16).mean())
+        self._load_parameters(live)
+        return {**scores, "mean": sum(scores.values()) / len(scores)}
+
+    def load_average(self) -> None:
+        """Put the averaged weights into the model, for good."""
+        self._load_parameters(self.average)
+
+    @torch.no_grad()
+    def _load_parameters(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+    def _log(self, writer: Any, loss: float, scores: dict[str, float]) -> None:
+        row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": loss, "psnr": scores}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        if writer is not None:
+            writer.add_scalar("loss", loss, self.step)
+            for level, value in scores.items():
+                writer.add_scalar(f"psnr/{level}", value, self.step)
+            writer.flush()
+
+    def save(self) -> None:
+        """Write weights, average, optimiser, random state and step in one file, or leave the old one."""
+        from safetensors.torch import save_file
+
+        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        tensors |= {f"average.{n}": t for n, t in self.average.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        tensors["generator"] = self.generator.get_state()
+        meta = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "config": dataclasses.asdict(self.config),
+            "data_sha256": self.digest,
+            "device": _device_name(self.device),
+        }
+        temporary = self.folder / f".{CHECKPOINT}.{os.getpid()}"
+        contiguous = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+        save_file(contiguous, temporary, metadata={"run": json.dumps(meta)})
+        temporary.replace(self.folder / CHECKPOINT)
+
+    def _resume(self) -> None:
+        tensors, meta = read_checkpoint(self.folder / CHECKPOINT)
+        if meta["config"]["model"] != self.config.model:
+            raise ZooError(
+                f"{self.folder}: holds a run of '{meta['config']['model']}', not of '{self.config.model}'; give another folder"
+            )
+        part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        self.model.load_state_dict(part("model."))
+        self.average = {n: t.to(self.device) for n, t in part("average.").items()}
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in part("optimizer.").items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+        layout = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
+        self.generator.set_state(tensors["generator"])
+        self.step, self.seconds = meta["step"], meta["seconds"]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and run facts of a checkpoint.
+
+    Raises:
+        ZooError: missing or damaged file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["run"])  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise ZooError(f"{path}: no such checkpoint; `zoo train` writes one") from error
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ZooError(f"{path}: is damaged or no checkpoint of `zoo train`; delete it to start anew") from error
+
+
+class _StopSignal:
+    """Turns SIGINT and SIGTERM into a flag, so that a step is finished and a checkpoint written."""
+
+    asked = False
+
+    def __enter__(self) -> None:
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _summary_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # the extra [train] is not installed; log.jsonl holds the same numbers
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread(s)"

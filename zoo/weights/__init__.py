@@ -1,0 +1,59 @@
+"""Shipped weights: ``<name>.safetensors`` (float), ``<name>-qat.safetensors`` (quantised), ``<name>.yaml`` (card)."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FOLDER = Path(__file__).parent
+
+
+def path(name: str, *, quantized: bool = False) -> Path:
+    """Where the weights of a model lie; the file may not exist."""
+    return FOLDER / (f"{name}-qat.safetensors" if quantized else f"{name}.safetensors")
+
+
+def card(name: str) -> dict[str, Any] | None:
+    """The card of a model's weights (data, licences, configuration, steps, hours, device, sha256), None if none ships."""
+    import yaml
+
+    file = FOLDER / f"{name}.yaml"
+    return yaml.safe_load(file.read_text()) if file.exists() else None
+
+
+def verified(name: str, *, quantized: bool = False) -> Path:
+    """Path of shipped weights whose sha256 is the card's.
+
+    Raises:
+        ZooError: no weights, no card, or a file that differs from it.
+    """
+    file, facts = path(name, quantized=quantized), card(name)
+    if not file.exists() or facts is None:
+        kind = "quantised weights" if quantized else "weights"
+        verb = "quantize" if quantized else "train"
+        raise ZooError(f"{name}: no {kind} ship with this version; make them with `zoo {verb}`")
+    if hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"].get(file.name):
+        raise ZooError(f"{file}: sha256 differs from its card; the file is damaged, install the package again")
+    return file
+
+
+def load_weights(model: nn.Module, name: str) -> nn.Module:
+    """Load the shipped float weights of ``name`` into ``model`` (checked by sha256); returns the model.
+
+    Raises:
+        ZooError: see :func:`verified`; or the weights do not fit the model.
+    """
+    from safetensors.torch import load_file
+
+    file = verified(name)
+    try:
+        model.load_state_dict(load_file(file))
+    except RuntimeError as error:
+        raise ZooError(f"{file}: does not fit {type(model).__name__}; the package's files are of two versions") from error
+    return model
