@@ -1,0 +1,55 @@
+"""``zoo quantize``: float weights -> int8 scales, by calibration (ptq) or fine-tuning (qat)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(
+        "quantize",
+        help="quantise a trained model to int8, once for all targets",
+        description="Calibrates int8 ranges on synthetic raws and, with --recipe qat, fine-tunes the weights to them.",
+    )
+    parser.add_argument("name", help="model, see `zoo list`")
+    parser.add_argument("--recipe", choices=("ptq", "qat"), default="qat")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/train_rgb"), help="folder of clean pictures")
+    parser.add_argument("--output-dir", type=Path, required=True, help="where the quantised model (and the run) goes")
+    parser.add_argument("--weights", type=Path, help="safetensors with float weights (default: the shipped ones)")
+    parser.add_argument("--steps", type=int, help="fine-tuning steps")
+    parser.add_argument("--time-budget", default="", help="stop fine-tuning cleanly after 90s, 9m, 1.5h")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from quantize.qat import QAT_DEFAULTS, finetune, post_training
+    from zoo.cli.train import read_pool
+    from zoo.models.registry import create_model
+    from zoo.training.config import TrainConfig, parse, parse_duration
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    values = {**QAT_DEFAULTS, "model": args.name, "data": str(args.data), "seed": 1}
+    if args.steps:
+        values["steps"] = args.steps
+    config: TrainConfig = parse(TrainConfig, values, "zoo quantize")
+    model = create_model(args.name, pretrained=args.weights is None)
+    if args.weights:
+        model.load_state_dict(load_file(args.weights))
+    pool = read_pool(args.data, config.patch)
+    quantized = post_training(args.name, model, pool, config)
+    if args.recipe == "qat":
+        budget = parse_duration(args.time_budget) if args.time_budget else math.inf
+        quantized = finetune(quantized, pool, config, args.output_dir, budget)
+    path = quantized.save(args.output_dir)
+    if args.json:
+        print(json.dumps({"path": str(path), **quantized.facts}))
+    else:
+        print(path)
