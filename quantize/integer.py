@@ -70,7 +70,7 @@ class IntegerNetwork:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """float32 ``[N, 12, h, w]`` -> float32 ``[N, 12, h, w]``, the values that a runtime with float I/O returns."""
         result = self._run(torch.from_numpy(np.ascontiguousarray(x, np.float32)))
-        return ((result.values - result.zero).to(torch.float32) * np.float32(result.scale)).numpy()
+        return (result.values - result.zero).to(torch.float32).numpy() * np.float32(result.scale)
 
     @torch.no_grad()
     def _run(self, x: Tensor) -> _Quantized:
@@ -79,7 +79,7 @@ class IntegerNetwork:
             if node.op == "placeholder":
                 values[node] = x
             elif node.op == "get_attr":
-                values[node] = reduce(getattr, node.target.split("."), self._graph).detach()
+                values[node] = attribute(self._graph, node)
             elif node.op == "output":
                 result = node.args[0]
                 result = values[result[0] if isinstance(result, tuple | list) else result]
@@ -91,12 +91,12 @@ class IntegerNetwork:
 
     def _call(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         name = str(node.target)
-        args = [values.get(a, a) if isinstance(a, fx.Node) else a for a in node.args]
+        args: list[Any] = [values.get(a, a) if isinstance(a, fx.Node) else a for a in node.args]
         if "dequantize_per_tensor" in name:
             source = args[0]
             if isinstance(source, _Quantized):
                 return source
-            return _Weight(source.to(torch.int32), np.float32([args[1]]))  # a per-tensor weight
+            return _Weight(source.to(torch.int32), np.array([args[1]], np.float32))  # a per-tensor weight
         if "dequantize_per_channel" in name:
             return _Weight(args[0].to(torch.int32), args[1].numpy().astype(np.float32))
         if "quantize_per_tensor" in name:
@@ -136,6 +136,12 @@ class IntegerNetwork:
         factor = torch.from_numpy(product / np.float32(scale)).view(1, -1, 1, 1)
         q = torch.round(acc.to(torch.float32) * factor).clamp(low - zero, 127 - zero) + zero
         return _Quantized(q.to(torch.int32), scale, zero)
+
+
+def attribute(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The parameter or buffer that a ``get_attr`` node reads."""
+    value: Any = reduce(getattr, str(node.target).split("."), graph)
+    return value.detach()
 
 
 def _accumulate(x: Tensor, weight: Tensor, geometry: list[Any], *, transposed: bool) -> Tensor:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import warnings
 from dataclasses import dataclass, field
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from quantize.integer import IntegerNetwork
+from quantize.integer import IntegerNetwork, attribute
 from quantize.recipe import PerChannelFakeQuantize, fake_quantizers, prepare
 from zoo.errors import ZooError
+from zoo.models.contract import IN_CHANNELS
 
 FORMAT = 1
 
@@ -52,7 +51,7 @@ class QuantizedModel:
             module.enable_observer()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            prepared(torch.zeros(1, *_input_shape(prepared)))
+            prepared(torch.zeros(1, IN_CHANNELS, 64, 64))
             # fold=False leaves quantize ops on the weights, but the int8 values are the same.
             converted = convert_pt2e(prepared, fold_quantize=fold)
         return snap_biases(converted)
@@ -100,11 +99,6 @@ class QuantizedModel:
         return cls(meta["name"], meta["recipe"], prepared, meta["facts"])
 
 
-def sha256(path: Path) -> str:
-    """Hex sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def snap_biases(graph: fx.GraphModule) -> fx.GraphModule:
     """Move every bias onto the grid ``scale_x * scale_w`` of its accumulator, in place.
 
@@ -119,22 +113,12 @@ def snap_biases(graph: fx.GraphModule) -> fx.GraphModule:
         source, weight, bias = node.args[:3]
         scale_w = weight.args[1]
         step = torch.as_tensor(float(source.args[1])).float() * (
-            _attribute(graph, scale_w).float() if isinstance(scale_w, fx.Node) else torch.tensor([float(scale_w)])
+            attribute(graph, scale_w).float() if isinstance(scale_w, fx.Node) else torch.tensor([float(scale_w)])
         )
-        value = _attribute(graph, bias)
+        value = attribute(graph, bias)
         with torch.no_grad():
             value.copy_((torch.round(value.double() / step.double()) * step.double()).to(value.dtype))
     return graph
-
-
-def _attribute(graph: fx.GraphModule, node: fx.Node) -> Tensor:
-    return reduce(getattr, str(node.target).split("."), graph)  # type: ignore[return-value]
-
-
-def _input_shape(prepared: nn.Module) -> tuple[int, int, int]:
-    from zoo.models.contract import IN_CHANNELS
-
-    return IN_CHANNELS, 64, 64
 
 
 def _load_state(prepared: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

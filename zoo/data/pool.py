@@ -14,7 +14,9 @@ from torch import Tensor
 from zoo.errors import ZooError
 
 PICTURES = (".webp", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
-LINEAR_RANGE = 16.0  # largest linear value a pool keeps; HDR panoramas reach thousands, a sensor clips at one times exposure
+LINEAR_RANGE = (
+    16.0  # largest linear value a pool keeps; HDR panoramas reach thousands, a sensor clips at one times exposure
+)
 _HASH_SIDE = 16
 _HASH_DISTANCE = 12  # of 256 bits; measured: halved and recompressed copies differ by <= 8, other photos by >= 79
 
@@ -70,7 +72,9 @@ class ImagePool:
             if progress is not None:
                 progress(index + 1, len(files))
         if not images:
-            raise ZooError(f"{folder}: no picture of at least {min_side} px to train on; point --data at a folder of them")
+            raise ZooError(
+                f"{folder}: no picture of at least {min_side} px to train on; point --data at a folder of them"
+            )
         return cls(images, digest.hexdigest())
 
 
@@ -134,4 +138,6 @@ def _refuse_held_out(path: Path, data: bytes, linear: np.ndarray) -> None:
         raise ZooError(f"{path}: is one of the held-out evaluation files; take it out of the training folder")
     distance = (hashes != difference_hash(linear)).sum(1).min(initial=_HASH_SIDE**2)
     if distance <= _HASH_DISTANCE:
-        raise ZooError(f"{path}: looks like a copy of a held-out evaluation picture; take it out of the training folder")
+        raise ZooError(
+            f"{path}: looks like a copy of a held-out evaluation picture; take it out of the training folder"
+        )

@@ -79,6 +79,9 @@ class RawSynthesizer:
     def _uniform(self, shape: int | tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
         return torch.rand(shape, generator=generator, device=self.device) * (high - low) + low
 
+    def _log_uniform(self, shape: int, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
+        return torch.exp(self._uniform(shape, math.log(bounds[0]), math.log(bounds[1]), generator))
+
     def _crops(self, size: int, generator: torch.Generator) -> Tensor:
         """Random crops, flips and transposes: uint16 codes ``[N, 3, patch, patch]``."""
         picks = torch.multinomial(self._weights, size, replacement=True, generator=generator).tolist()
@@ -116,7 +119,7 @@ class RawSynthesizer:
             matrix[:, row, row] = 1 + near[:, row] + far[:, row]
         camera = torch.einsum("nij,njhw->nihw", torch.linalg.inv(matrix), rgb)
         # Exposure: mostly as the picture was shown, down to a fifth (dim scenes), up to 1.6 (clipped highlights).
-        exposure = torch.exp(self._uniform(n, math.log(0.2), math.log(1.6), generator))
+        exposure = self._log_uniform(n, (0.2, 1.6), generator)
         gains = torch.ones(n, 3, device=self.device)
         gains[:, 0] = self._uniform(n, 1.2, 2.6, generator)
         gains[:, 2] = self._uniform(n, 1.2, 2.6, generator)
@@ -124,9 +127,9 @@ class RawSynthesizer:
 
     def _noise_levels(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         noise = self.noise
-        shot = torch.exp(self._uniform(n, math.log(noise.shot_min), math.log(noise.shot_max), generator))
-        iso = shot / torch.exp(self._uniform(n, *map(math.log, noise.shot_per_iso), generator))
-        per_iso2 = torch.exp(self._uniform(n, *map(math.log, noise.read_per_iso2), generator))
+        shot = self._log_uniform(n, (noise.shot_min, noise.shot_max), generator)
+        iso = shot / self._log_uniform(n, noise.shot_per_iso, generator)
+        per_iso2 = self._log_uniform(n, noise.read_per_iso2, generator)
         read = self._uniform(n, *noise.read_floor, generator) + per_iso2 * iso.square()
         noisy = torch.rand(n, generator=generator, device=self.device) >= noise.clean
         return shot * noisy, read * noisy

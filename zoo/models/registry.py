@@ -28,7 +28,7 @@ class ModelSpec:
         task: ``"denoise+demosaic"``.
         contract: name of the input/output contract, see :mod:`zoo.models.contract`.
         in_channels, out_channels: of the packed tensors.
-        halo: packed pixels on each side of a tile whose outputs depend on what lies outside the tile.
+        halo: packed pixels on each side of a tile of the mosaic whose outputs depend on what lies outside the tile.
         tile_multiple: packed height and width must be multiples of this, and so must tile origins.
         params: number of parameters.
         gmac_per_mp: multiply-accumulates per sensor megapixel, in 1e9 (convolutions and transposed convolutions).
@@ -87,7 +87,7 @@ def get_spec(name: str) -> ModelSpec:
 
 
 def derive_spec(name: str) -> ModelSpec:
-    """Specification of a registered model, with halo and cost derived from its layers."""
+    """Specification of a registered model, with halo and cost derived from its layers and the contract."""
     from zoo.models.analysis import count_macs, receptive_field
     from zoo.models.contract import BASELINE_HALO, IN_CHANNELS, OUT_CHANNELS
 
@@ -100,7 +100,7 @@ def derive_spec(name: str) -> ModelSpec:
         contract="bayer_vst_v1",
         in_channels=IN_CHANNELS,
         out_channels=OUT_CHANNELS,
-        halo=max(halo, BASELINE_HALO),
+        halo=halo + BASELINE_HALO,  # the input's detail planes (3x3 means) reach as far as the linear demosaic
         tile_multiple=multiple,
         params=sum(p.numel() for p in model.parameters()),
         gmac_per_mp=count_macs(model, IN_CHANNELS) * 0.25e6 / 1e9,

@@ -1,9 +1,9 @@
 """Compact UtNet: a U-Net for joint denoising + demosaicing that was drawn for int8 delegates.
 
-UtNet2 (the U-Net of RawNIND, github.com/trougnouf/rawnind_jddc) costs 46 GMAC per megapixel, most of it at full packed
-resolution. Here most width sits below it: the stem is a strided convolution (space-to-depth of 4x4 sensor pixels) and the head a
-transposed one. On int8 CPU kernels the packed resolution is bound by memory: of two nets with equal MACs the one with 16
-channels there took 17 % longer (see docs/architecture.md, "Choice of the compact architecture").
+UtNet2 (the U-Net of RawNIND, github.com/trougnouf/rawnind_jddc) costs 46 GMAC per megapixel, half of it at full packed
+resolution. Here the width sits below that: a strided convolution takes 2x2 packed pixels at once, and packed resolution keeps
+one 3x3 convolution that sees the mosaic and one that makes the output. These two earn their cost: the same pyramid without
+them stood at 31.5 dB instead of 33.6 after 1,500 steps (docs/training-log.md, "Choice of the architecture").
 
 Nothing but Conv2d, ConvTranspose2d(k2, s2), ReLU and add: each of these is one int8 operator on ExecuTorch (XNNPACK), LiteRT
 and Core ML. No batch norm, since nets with it lost 1-2 dB to post-training quantisation.
@@ -11,7 +11,8 @@ and Core ML. No batch norm, since nets with it lost 1-2 dB to post-training quan
 
 from __future__ import annotations
 
-import torch
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,6 +32,10 @@ class CompactUtNet(nn.Module):
     Shape:
         float ``[N, 12, h, w]`` -> ``[N, 12, h, w]`` (see :mod:`zoo.models.contract`); h and w multiples of ``2**len(widths)``.
     """
+
+    # Tensors whose magnitude training keeps below a limit (Trainer adds a penalty): they lie at packed resolution, where an
+    # int8 step shows in the picture. Left alone, the expansion used -50 to switch channels off, and its int8 step cost 1 dB.
+    range_limits: ClassVar[dict[str, float]] = {"skip": 6.0, "expand": 6.0}
 
     def __init__(
         self,
@@ -73,16 +78,20 @@ class CompactUtNet(nn.Module):
         features = F.relu(self.stem(x))
         skips: list[Tensor] = []
         for level, block in enumerate(self.encoder):
-            for conv in block:
-                features = F.relu(conv(features))
+            features = _convolve(block, features)
             if level < len(self.down):
                 skips.append(features)
                 features = F.relu(self.down[level](features))
         for level in reversed(range(len(self.up))):
             features = F.relu(self.up[level](features) + skips[level])
-            for conv in self.decoder[level]:
-                features = F.relu(conv(features))
+            features = _convolve(self.decoder[level], features)
         return self.head(F.relu(self.expand(features) + self.skip(x)))
+
+
+def _convolve(block: nn.Module, features: Tensor) -> Tensor:
+    for conv in block.children():
+        features = F.relu(conv(features))
+    return features
 
 
 @register_model

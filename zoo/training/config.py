@@ -34,6 +34,7 @@ class TrainConfig:
         ema: decay of the weight average that is validated and shipped.
         precision: ``bf16`` (autocast) or ``fp32``.
         display_weight: weight of the L1 loss in a display-like curve beside the L1 in the VST domain.
+        range_weight: weight of the penalty on activations beyond the model's ``range_limits``.
         seed: of weights and data.
         validate_every: steps between validations.
         checkpoint_every: seconds between checkpoints.
@@ -54,6 +55,7 @@ class TrainConfig:
     ema: float = 0.999
     precision: str = "bf16"
     display_weight: float = 1.0
+    range_weight: float = 1.0
     seed: int = 0
     validate_every: int = 2000
     checkpoint_every: float = 120.0

@@ -37,11 +37,11 @@ def restoration_loss(x: Tensor, correction: Tensor, batch: RawBatch, *, margin: 
         # Expected L1 error: 0.01 from demosaicing alone plus a quarter of the noise, which is a quarter of the working range
         # to within a factor of 1.3. Without the weight, the noisiest patches take over the gradient: their error is eight
         # times that of clean ones.
-        unit = contract.working_range(batch.shot, batch.read)
-        weight = 0.06 / unit
+        weight = 0.06 / contract.working_range(batch.shot, batch.read)
         if display_weight:
             weight = weight * (1 + display_weight * vst.slope(linear, DISPLAY_OFFSET) / vst.slope(linear, offset))
-    return ((correction.float()[inner] * unit - target).abs() * weight).mean()
+    predicted = contract.expand(correction.float()[inner], batch.shot, batch.read)
+    return ((predicted - target).abs() * weight).mean()
 
 
 def display_psnr(x: Tensor, correction: Tensor, batch: RawBatch, *, margin: int) -> Tensor:
@@ -49,8 +49,8 @@ def display_psnr(x: Tensor, correction: Tensor, batch: RawBatch, *, margin: int)
     offset = contract.curve_offset(batch.shot, batch.read)
     inner = (..., slice(margin, x.shape[2] - margin), slice(margin, x.shape[3] - margin))
     display = torch.full_like(offset, DISPLAY_OFFSET)
-    unit = contract.working_range(batch.shot, batch.read)
-    linear = vst.inverse((contract.linear_demosaic(x[:, :4]) + correction.float() * unit)[inner], offset)
+    restored = contract.linear_demosaic(x[:, :4]) + contract.expand(correction.float(), batch.shot, batch.read)
+    linear = vst.inverse(restored[inner], offset)
     shown = vst.forward(linear, display).clamp(0, 1)
     target = vst.forward(F.pixel_unshuffle(batch.target, 2)[inner], display).clamp(0, 1)
     return -10 * torch.log10((shown - target).square().mean((1, 2, 3)).clamp_min(1e-10))

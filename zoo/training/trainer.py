@@ -22,7 +22,12 @@ from zoo.training.config import TrainConfig
 from zoo.training.losses import display_psnr, restoration_loss
 
 CHECKPOINT = "checkpoint.safetensors"
-VALIDATION_LEVELS = {"clean": (0.0, 0.0), "iso800": (1.2e-3, 9.4e-6), "iso3200": (5e-3, 1.9e-4), "iso12800": (2e-2, 1.6e-3)}
+VALIDATION_LEVELS = {
+    "clean": (0.0, 0.0),
+    "iso800": (1.2e-3, 9.4e-6),
+    "iso3200": (5e-3, 1.9e-4),
+    "iso12800": (2e-2, 1.6e-3),
+}
 _HELD_BACK = 20  # every 20th picture of the folder validates and is never trained on
 
 
@@ -42,7 +47,7 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device)
         if self.device.type == "cpu":
-            self.model = self.model.to(memory_format=torch.channels_last)
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         held = [i for n, i in enumerate(pool.images) if n % _HELD_BACK == 0] if len(pool) > _HELD_BACK else pool.images
         train = [i for n, i in enumerate(pool.images) if n % _HELD_BACK] if len(pool) > _HELD_BACK else pool.images
         self.digest = pool.digest
@@ -53,11 +58,13 @@ class Trainer:
         self.average = {n: p.detach().clone() for n, p in self.parameters.items()}
         decay = [p for p in self.parameters.values() if p.dim() > 1]
         plain = [p for p in self.parameters.values() if p.dim() <= 1]
-        groups = [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
         self.step = 0
         self.seconds = 0.0
-        self.best: dict[str, float] = {}
+        self._overflow: list[Tensor] = []
+        for name, limit in getattr(model, "range_limits", {}).items():
+            model.get_submodule(name).register_forward_hook(self._watch_range(limit))
         if (folder / CHECKPOINT).exists():
             self._resume()
 
@@ -103,7 +110,7 @@ class Trainer:
             x, self._forward(x), batch, margin=self.config.margin, display_weight=self.config.display_weight
         )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss + self.config.range_weight * sum(self._overflow)).backward()
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.config.grad_clip)
         self.optimizer.step()
         self.step += 1
@@ -115,7 +122,15 @@ class Trainer:
             raise ZooError(f"{self.folder}: the loss is {value} at step {self.step}; lower lr and resume")
         return value
 
+    def _watch_range(self, limit: float) -> Any:
+        def hook(module: nn.Module, _: Any, output: Tensor) -> None:
+            if torch.is_grad_enabled():
+                self._overflow.append((output.float().abs() - limit).clamp_min(0).square().mean())
+
+        return hook
+
     def _forward(self, x: Tensor) -> Tensor:
+        self._overflow.clear()
         if self.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
@@ -135,7 +150,9 @@ class Trainer:
             fixed = dataclasses.replace(
                 self.config.noise, shot_min=max(shot, 1e-9), shot_max=max(shot, 1e-9), clean=float(shot == 0)
             )
-            synth = RawSynthesizer(pool, 192, dataclasses.replace(fixed, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30)))
+            synth = RawSynthesizer(
+                pool, 192, dataclasses.replace(fixed, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30))
+            )
             batches[level] = synth.batch(24, torch.Generator(self.device).manual_seed(7))
         return batches
 
@@ -199,7 +216,10 @@ class Trainer:
             )
         part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
         self.model.load_state_dict(part("model."))
-        self.average = {n: t.to(self.device) for n, t in part("average.").items()}
+        average = part("average.")
+        self.average = {
+            n: average[n].to(self.device) for n in self.parameters
+        }  # in their order, which files do not keep
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in part("optimizer.").items():
             index, name = key.split(".")

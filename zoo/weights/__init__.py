@@ -55,5 +55,7 @@ def load_weights(model: nn.Module, name: str) -> nn.Module:
     try:
         model.load_state_dict(load_file(file))
     except RuntimeError as error:
-        raise ZooError(f"{file}: does not fit {type(model).__name__}; the package's files are of two versions") from error
+        raise ZooError(
+            f"{file}: does not fit {type(model).__name__}; the package's files are of two versions"
+        ) from error
     return model

@@ -1,0 +1,121 @@
+"""Quantisation as a value: ranges, saving and loading, the integer reference. (Runtimes: tests/export.)"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.verify import LEVELS, encode_centre
+from quantize import QuantizedModel
+from quantize.calibrate import calibrate
+from quantize.model import snap_biases
+from quantize.recipe import prepare
+from zoo.data.scene import synthetic_raw
+from zoo.errors import ZooError
+from zoo.models.registry import create_model
+
+
+def scene(size: int, seed: int = 0) -> list[torch.Tensor]:
+    raws = [synthetic_raw(2 * size, 2 * size, shot=s, read=o, seed=seed) for s, o in LEVELS.values()]
+    return [torch.from_numpy(encode_centre(raw, size)) for raw in raws]
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return create_model("utnet-n")
+
+
+@pytest.fixture(scope="module")
+def quantized(model: torch.nn.Module) -> QuantizedModel:
+    prepared = prepare(model)
+    largest = calibrate(prepared, scene(64))
+    return QuantizedModel("utnet-n", "ptq", prepared, {"largest_activation": max(largest.values())})
+
+
+def test_quantised_stays_close_to_float(model: torch.nn.Module, quantized: QuantizedModel) -> None:
+    integer = quantized.integer()
+    for x in scene(64, seed=5):
+        with torch.no_grad():
+            want = model(x)
+        error = torch.from_numpy(integer(x.numpy())) - want
+        assert error.square().mean().sqrt() < 0.05 * want.std()
+
+
+def test_integer_reference_equals_the_graph_to_a_step(quantized: QuantizedModel) -> None:
+    graph, integer = quantized.graph(fold=True), quantized.integer()
+    x = scene(64)[1]
+    with torch.no_grad():
+        difference = np.abs(graph(x).numpy() - integer(x.numpy()))
+    step = np.diff(np.unique(integer(x.numpy()))).min()
+    # The graph computes in float between its quantisers: rare ties fall to the other side.
+    assert difference.max() <= 2.01 * step
+    assert (difference > 0.5 * step).mean() < 0.05
+
+
+def test_integer_outputs_lie_on_one_grid(quantized: QuantizedModel) -> None:
+    y = quantized.integer()(scene(64)[2].numpy())
+    steps = y / np.diff(np.unique(y)).min()
+    assert np.abs(steps - np.rint(steps)).max() < 1e-3
+    assert len(np.unique(y)) <= 256
+
+
+def test_integer_reference_does_not_depend_on_the_tile(quantized: QuantizedModel) -> None:
+    integer, x = quantized.integer(), scene(96)[0].numpy()
+    inner = integer(np.ascontiguousarray(x[..., 8:88, 16:96]))
+    assert np.array_equal(integer(x)[..., 8 + 24 : 88 - 24, 16 + 24 : 96 - 24], inner[..., 24:-24, 24:-24])
+
+
+def test_saved_and_loaded_is_the_same(quantized: QuantizedModel, tmp_path: Path) -> None:
+    path = quantized.save(tmp_path)
+    loaded = QuantizedModel.load(path)
+    x = scene(64)[3].numpy()
+    assert np.array_equal(loaded.integer()(x), quantized.integer()(x))
+    assert loaded.facts == quantized.facts
+    assert [p.name for p in tmp_path.iterdir()] == ["utnet-n-ptq.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "missing"])
+def test_bad_files_are_explained(quantized: QuantizedModel, tmp_path: Path, damage: str) -> None:
+    path = quantized.save(tmp_path)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:1000] if damage == "truncated" else b"not weights")
+    with pytest.raises(ZooError, match=r"no such|damaged"):
+        QuantizedModel.load(path)
+
+
+def test_biases_lie_on_the_accumulators_grid(quantized: QuantizedModel) -> None:
+    graph = quantized.graph(fold=True)
+    checked = 0
+    for node in graph.graph.nodes:
+        if "conv" in str(node.target) and len(node.args) > 2:
+            source, weight, bias = node.args[:3]
+            step = float(np.float32(source.args[1])) * graph.get_buffer(weight.args[1].target).double()
+            quotient = graph.get_parameter(bias.target).double() / step
+            assert (quotient - quotient.round()).abs().max() < 1e-3
+            checked += 1
+    assert checked == sum(
+        isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d) for m in create_model("utnet-n").modules()
+    )
+    with torch.no_grad():
+        graph.get_parameter(bias.target).add_(step.float() * 0.4)
+    quotient = snap_biases(graph).get_parameter(bias.target).double() / step
+    assert (quotient - quotient.round()).abs().max() < 1e-3
+
+
+def test_calibration_beats_the_full_range(model: torch.nn.Module) -> None:
+    """An outlier must not widen the range of everything else."""
+    tiles = scene(64)
+    spiky = [t.clone() for t in tiles]
+    spiky[0][0, 4, 3, 3] = 6.0
+
+    def error(inputs: list[torch.Tensor]) -> float:
+        prepared = prepare(model)
+        calibrate(prepared, inputs)
+        with torch.no_grad():
+            return sum(float((prepared(t) - model(t)).square().mean()) for t in tiles)
+
+    assert error(spiky) < 3 * error(tiles)

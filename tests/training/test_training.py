@@ -1,0 +1,215 @@
+"""Synthetic raws, configuration, and a loop that can be stopped at any moment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zoo.data.pool import ImagePool, decode_linear, difference_hash
+from zoo.data.scene import linear_scene, synthetic_raw
+from zoo.data.synth import NoiseRange, RawSynthesizer, mosaic
+from zoo.errors import ZooError
+from zoo.models.utnet import CompactUtNet
+from zoo.raw import srgb_encode
+from zoo.training.config import TrainConfig, load_config, parse_duration
+from zoo.training.trainer import CHECKPOINT, Trainer, read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed in range(4):
+        picture = np.rint(srgb_encode(linear_scene(256, 240, seed=seed)) * 255).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f"{seed}.png")
+    rgbe = np.zeros((220, 256, 4), np.uint8)
+    rgbe[..., :3], rgbe[..., 3] = 128, np.linspace(126, 134, 256).astype(np.uint8)
+    np.savez(folder / "hdr.npz", rgbe=rgbe)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool(pictures: Path) -> ImagePool:
+    return ImagePool.from_folder(pictures, min_side=200)
+
+
+def tiny() -> CompactUtNet:
+    torch.manual_seed(0)
+    return CompactUtNet((8,), (1,), (), head_width=4)
+
+
+def config(**changes: object) -> TrainConfig:
+    values = {
+        "model": "tiny",
+        "steps": 6,
+        "batch": 2,
+        "patch": 64,
+        "precision": "fp32",
+        "warmup": 2,
+        "validate_every": 100,
+    }
+    return TrainConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_pool_keeps_linear_light(pool: ImagePool) -> None:
+    assert len(pool) == 5
+    stored = decode_linear(pool.images[0])
+    assert (stored - torch.from_numpy(linear_scene(256, 240, seed=0))).abs().max() < 0.01
+    assert max(float(decode_linear(i).max()) for i in pool.images) > 1  # the HDR band
+
+
+def test_pool_refuses_held_out_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rough = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    smooth = (
+        torch.nn.functional.interpolate(rough, size=(200, 220), mode="bicubic").clamp(0, 1)[0].permute(1, 2, 0).numpy()
+    )
+    source = Image.fromarray(np.rint(srgb_encode(smooth) * 255).astype(np.uint8))
+    known = difference_hash(smooth)
+    monkeypatch.setattr("zoo.data.pool._held_out", lambda: (frozenset(["00"]), known[None]))
+    source.resize((110, 100)).save(tmp_path / "copy.jpg", quality=70)  # halved and recompressed, it is still recognised
+    with pytest.raises(ZooError, match=r"copy\.jpg: looks like a copy of a held-out"):
+        ImagePool.from_folder(tmp_path, min_side=64)
+    (tmp_path / "copy.jpg").unlink()
+    source.rotate(180).save(tmp_path / "other.png")
+    assert len(ImagePool.from_folder(tmp_path, min_side=64)) == 1
+
+
+def test_shipped_list_refuses_the_evaluation_pictures(data_dir: Path) -> None:
+    with pytest.raises(ZooError, match="held-out"):
+        ImagePool.from_folder(data_dir / "eval_rgb", min_side=64)
+
+
+def test_noise_has_the_stated_variance(pool: ImagePool) -> None:
+    shot, read = 5e-3, 2e-4
+    fixed = NoiseRange(
+        shot_min=shot, shot_max=shot, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30), clean=0, row=0, knowledge=0
+    )
+    batch = RawSynthesizer(pool, 128, fixed).batch(32, torch.Generator().manual_seed(0))
+    clean = mosaic(batch.target)
+    told = batch.shot[:, [0, 1, 1, 2], None, None] * clean + batch.read[:, [0, 1, 1, 2], None, None]
+    # Away from white, where a sensor clips.
+    unclipped = clean < 0.5
+    ratio = ((batch.planes - clean).square() / told)[unclipped].mean()
+    assert float(ratio) == pytest.approx(1, rel=0.03)
+    assert float((batch.planes - clean)[unclipped].mean()) == pytest.approx(0, abs=1e-3)
+    assert (batch.planes < 0).any()  # nothing is clipped at black
+
+
+def test_clean_raws_are_the_target(pool: ImagePool) -> None:
+    batch = RawSynthesizer(pool, 64, NoiseRange(clean=1.0)).batch(4, torch.Generator().manual_seed(0))
+    assert torch.allclose(batch.planes, mosaic(batch.target), atol=1e-6)
+    assert batch.shot.abs().max() == 0
+
+
+def test_all_bayer_phases_are_drawn(pool: ImagePool) -> None:
+    synthesizer = RawSynthesizer(pool, 64, NoiseRange())
+    generator = torch.Generator().manual_seed(0)
+    where = torch.rand(64, 2, generator=generator)
+    assert {(int(a * 193) % 2, int(b * 177) % 2) for a, b in where.tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert synthesizer.batch(2, generator).planes.shape == (2, 4, 32, 32)
+
+
+def test_same_seed_same_batch(pool: ImagePool) -> None:
+    make = lambda: RawSynthesizer(pool, 64, NoiseRange()).batch(4, torch.Generator().manual_seed(3)).planes  # noqa: E731
+    assert torch.equal(make(), make())
+
+
+def test_training_improves(pool: ImagePool, tmp_path: Path) -> None:
+    trainer = Trainer(tiny(), config(steps=150, lr=5e-3, ema=0.9), pool, tmp_path)
+    before = trainer.validate()["mean"]
+    assert trainer.run()["mean"] > before + 0.3
+
+
+def test_interrupted_run_equals_uninterrupted(pool: ImagePool, tmp_path: Path) -> None:
+    whole = Trainer(tiny(), config(), pool, tmp_path / "whole")
+    whole.run()
+    first = Trainer(tiny(), config(), pool, tmp_path / "parts")
+    for _ in range(3):
+        first._train_step()
+    (tmp_path / "parts").mkdir()
+    first.save()
+    first._train_step()  # lost, as after kill -9
+    second = Trainer(tiny(), config(), pool, tmp_path / "parts")
+    assert second.step == 3
+    second.run()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+    for name, value in whole.average.items():
+        assert torch.equal(value, second.average[name]), name
+
+
+def test_kill_and_resume_through_the_cli(pictures: Path, tmp_path: Path) -> None:
+    settings = "model: utnet-n\nbatch: 2\npatch: 64\nsteps: 100000\nprecision: fp32\ncheckpoint_every: 0.5\n"
+    (tmp_path / "c.yaml").write_text(settings)
+    command = [
+        sys.executable, "-m", "zoo.cli", "train", "--config", str(tmp_path / "c.yaml"), "--data", str(pictures),
+        "--output-dir", str(tmp_path / "run"), "--threads", "1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "run" / CHECKPOINT
+    deadline = time.monotonic() + 90
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = read_checkpoint(checkpoint)[1]["step"]
+    assert reached > 0
+    result = subprocess.run([*command, "--time-budget", "2s", "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout.splitlines()[-1])["psnr"]["mean"] > 0
+    assert read_checkpoint(checkpoint)[1]["step"] > reached
+    assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".") and str(os.getpid()) in p.name]
+
+
+def test_another_models_folder_is_refused(pool: ImagePool, tmp_path: Path) -> None:
+    Trainer(tiny(), config(steps=1), pool, tmp_path).run()
+    with pytest.raises(ZooError, match="holds a run of 'tiny', not of 'other'"):
+        Trainer(tiny(), config(model="other"), pool, tmp_path)
+
+
+def test_damaged_checkpoint_says_so(tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(b"half a file")
+    with pytest.raises(ZooError, match="damaged"):
+        read_checkpoint(tmp_path / CHECKPOINT)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: utnet-n\nbach: 3\n", "unknown key 'bach'; did you mean 'batch'"),
+        ("model: utnet-n\nnoise: {shot_mn: 1}\n", "unknown key 'shot_mn'; did you mean 'shot_min'"),
+        ("model: utnet-n\nbatch: many\n", "'batch' must be int"),
+        ("model: [", "is not YAML"),
+        ("batch: 3\n", "missing 1 required positional argument: 'model'"),
+        ("model: utnet-n\nprecision: fp8\n", "it can be bf16 or fp32"),
+    ],
+)
+def test_configuration_explains(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ZooError, match=message.replace("[", r"\[")):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_configuration_reads_exponents(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("model: utnet-n\nlr: 1e-3\nnoise: {clean: 0.5, read_floor: [1e-7, 2e-7]}\n")
+    read = load_config(tmp_path / "c.yaml", steps=5)
+    assert (read.lr, read.steps, read.noise.clean, read.noise.read_floor) == (1e-3, 5, 0.5, (1e-7, 2e-7))
+
+
+def test_durations() -> None:
+    assert [parse_duration(t) for t in ("90", "90s", "9m", "1.5h")] == [90, 90, 540, 5400]
+    with pytest.raises(ZooError, match="write 90s, 9m"):
+        parse_duration("soon")
+
+
+def test_synthetic_raw_is_a_raw() -> None:
+    for phase in ("RGGB", "GRBG", "GBRG", "BGGR"):
+        planes, _ = synthetic_raw(65, 63, cfa=phase, shot=0, read=0).packed()
+        reference, _ = synthetic_raw(65, 63, cfa="RGGB", shot=0, read=0).packed()
+        assert abs(planes.mean((1, 2)) - reference.mean((1, 2))).max() < 0.03

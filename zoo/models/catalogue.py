@@ -1,0 +1,43 @@
+"""The specifications of all models as a file, so that listing them needs neither torch nor building any network.
+
+``python -m zoo.models.catalogue`` writes it anew; a test says when that is due.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import cache
+from pathlib import Path
+
+from zoo.models.registry import ModelSpec
+
+CATALOGUE = Path(__file__).with_name("catalogue.json")
+
+
+@cache
+def load_catalogue() -> dict[str, ModelSpec]:
+    """Specification by name."""
+    entries = json.loads(CATALOGUE.read_text(encoding="utf-8"))
+    return {entry["name"]: ModelSpec(**entry) for entry in entries}
+
+
+def derive_catalogue() -> str:
+    """What the file should hold: the specification of every model, derived from its layers."""
+    from zoo.models.registry import derive_spec, registered
+
+    specs = [dataclasses.asdict(derive_spec(name)) for name in registered()]
+    return json.dumps(specs, indent=1) + "\n"
+
+
+def write_catalogue() -> None:
+    """Write the file from the registered models."""
+    text = derive_catalogue()
+    temporary = CATALOGUE.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(CATALOGUE)
+    load_catalogue.cache_clear()
+
+
+if __name__ == "__main__":
+    write_catalogue()
