@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
         print("  ".join(f"{level} {value:.2f} dB" for level, value in scores.items()))
 
 
-def read_pool(folder: Path, patch: int):  # noqa: ANN201  (a heavy type)
+def read_pool(folder: Path, patch: int):
     """The training pictures, with a progress bar.
 
     Raises:

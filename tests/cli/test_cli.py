@@ -1,0 +1,149 @@
+"""The command line: verbs, listing, and mistakes told in one line."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import zoo as package
+from zoo import weights
+from zoo.cli import main
+from zoo.cli.main import VERBS
+from zoo.models.catalogue import CATALOGUE, derive_catalogue
+from zoo.models.registry import DEFAULT_MODEL, list_models
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "zoo.cli", *arguments], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_list_is_quick_and_loads_no_torch():
+    start = time.perf_counter()
+    done = shell("list")
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0
+    assert DEFAULT_MODEL in done.stdout
+    assert seconds < 3  # 0.2 s on an idle laptop; CI machines are busy
+    code = (
+        "import sys, zoo.cli, zoo; zoo.cli.main(['list']); zoo.cli.main(['show', 'utnet-m', '--json']);"
+        " heavy = {'torch', 'rawpy', 'scipy', 'PIL', 'tifffile'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
+
+
+def test_the_catalogue_is_current():
+    assert CATALOGUE.read_text() == derive_catalogue(), "run: python -m zoo.models.catalogue"
+
+
+def test_list_json(zoo, shipped):
+    code, out, _ = zoo("list", "utnet-*", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert list(rows) == list_models("utnet-*")
+    assert (rows["utnet-n"]["weights"], rows["utnet-n"]["psnr_db"]) == (["fp32"], 35.0)
+    assert (rows["utnet-m"]["weights"], rows["utnet-m"]["psnr_db"]) == ([], None)
+
+
+def test_list_table(zoo, shipped):
+    code, out, _ = zoo("list", "utnet-n")
+    assert code == 0
+    assert "GMAC/MP" in out
+    assert "35.00" in out
+    assert "utnet-m" not in out
+
+
+def test_show(zoo, shipped):
+    code, out, _ = zoo("show", "utnet-n")
+    assert code == 0
+    assert "bayer_vst_v1" in out
+    assert "sha256" in out
+    code, out, _ = zoo("show", "utnet-n", "--json")
+    facts = json.loads(out)
+    assert facts["card"]["description"] == "for tests"
+    assert facts["weights"][0]["sha256"] == facts["card"]["sha256"]["utnet-n.safetensors"]
+    assert zoo("show", "utnet-m", "--json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["lst"], "unknown verb 'lst'; did you mean 'list'?"),
+        ([], "VERB"),
+        (["list", "utnt-*"], "no model matches"),
+        (["show", "utnet-mm"], "unknown model 'utnet-mm'; did you mean 'utnet-m'?"),
+        (["show"], "NAME"),
+        (["list", "--jsn"], "--jsn"),
+        (["denoise", "a.dng"], "-o"),
+        (["denoise", "a.dng", "-o", "b.tiff", "--tile", "many"], "--tile"),
+    ],
+)
+def test_mistakes_are_one_line(zoo, arguments, text):
+    code, out, err = zoo(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert text in err
+
+
+def test_debug_shows_the_traceback():
+    done = shell("show", "nothing-like-it", "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: unknown model")
+    done = shell("show", "nothing-like-it")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_is_called_one(zoo, monkeypatch):
+    monkeypatch.setattr(weights, "card", lambda name: 1 / 0)
+    code, _, err = zoo("list")
+    assert code == 1
+    assert "ZeroDivisionError" in err
+    assert "bug" in err
+    assert "Traceback" in zoo("list", "--debug")[2]
+
+
+def test_ctrl_c(zoo, monkeypatch):
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights, "card", interrupt)
+    assert zoo("list")[0] == 130
+
+
+def test_a_closed_pipe_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m zoo.cli list --json | true", shell=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_the_common_options(verb, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert "--json" in out
+    assert "--debug" in out
+
+
+def test_the_public_names_exist():
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    assert set(package._HOME) | {"__version__"} == set(package.__all__) == set(dir(package))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = package.nothing
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert package.__version__ == declared
+    assert importlib.import_module("zoo").denoise.__module__ == "zoo.inference.denoise"

@@ -1,0 +1,94 @@
+"""The command line: ``zoo VERB ...``.
+
+Every verb is a module with ``add_parser(subparsers)``, which returns its parser, and ``run(args)``, which returns an
+exit code or None for 0. Only the module of the verb in use is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from zoo.errors import ZooError
+
+# verb -> (module, one line of help)
+VERBS = {
+    "list": ("zoo.cli.list", "list the models: size, cost, precisions"),
+    "show": ("zoo.cli.show", "show all that is known of one model"),
+    "train": ("zoo.cli.train", "train a model; stop it at any time and run it again to go on"),
+    "quantize": ("zoo.cli.quantize", "quantise a trained model to int8, once for all targets"),
+    "export": ("zoo.cli.export", "write a model for Core ML, ExecuTorch or LiteRT and verify the file"),
+    "verify": ("zoo.cli.verify", "run an artefact against its reference and check its gates"),
+    "benchmark": ("zoo.cli.benchmark", "time an artefact: ms, ms per megapixel, memory, int8 against fp32"),
+    "evaluate": ("zoo.cli.evaluate", "measure quality on held-out pictures, beside classical baselines"),
+    "denoise": ("zoo.cli.denoise", "denoise and demosaic raw photos"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports mistakes the way the rest of the program does: one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ZooError(f"{message}; see `{self.prog} --help`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: arguments without the program's name; None for the process's own.
+
+    Returns:
+        Exit code: 0 success, 1 a bug, 2 a mistake that one line on stderr explains, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        return importlib.import_module(VERBS[args.verb][0]).run(args) or 0
+    except ZooError as error:
+        return _complain(str(error), 2, debug)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130, debug)
+    except BrokenPipeError:  # `zoo list | head`: the reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _complain(f"{type(error).__name__}: {error}; this is a bug, --debug shows where", 1, debug)
+
+
+def _complain(text: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print("error:", " ".join(text.split()), file=sys.stderr)
+    return code
+
+
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+    """The parser, with the options of the verb that ``arguments`` name; the other verbs only by name and help.
+
+    Raises:
+        ZooError: unknown verb.
+    """
+    from zoo import __version__
+    from zoo.models.registry import nearest
+
+    parser = _Parser(prog="zoo", description="Compact joint denoise + demosaic networks for raw photos.")
+    parser.add_argument("--version", action="version", version=f"zoo {__version__}")
+    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    if chosen is not None and chosen not in VERBS:
+        raise ZooError(f"unknown verb '{chosen}'{nearest(chosen, VERBS)}; choose from {', '.join(VERBS)}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, (module, help) in VERBS.items():
+        if verb == chosen:
+            own = importlib.import_module(module).add_parser(subparsers)
+            own.add_argument("--json", action="store_true", help="print JSON")
+            own.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        else:
+            subparsers.add_parser(verb, help=help)
+    return parser

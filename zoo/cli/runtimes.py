@@ -1,0 +1,94 @@
+"""From a model's and a runtime's name to a runner: here the CLI reaches into ``quantize`` and ``export``."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+from zoo import weights
+from zoo.errors import ZooError
+from zoo.inference.runner import TileRunner, TorchRunner
+from zoo.models.registry import create_model, nearest
+
+RUNTIMES = ("torch", "integer", "executorch", "litert")
+PRECISIONS = ("fp32", "fp16", "int8")
+ARTEFACTS = {".pte": "executorch", ".tflite": "litert"}
+_FOLDER = Path("artifacts")
+
+
+def open_runner(
+    model: str,
+    runtime: str | None = None,
+    precision: str | None = None,
+    tile: int | None = None,
+    threads: int | None = None,
+) -> tuple[str, TileRunner]:
+    """Make a model ready to run.
+
+    Args:
+        model: registered name, or an artefact that `zoo export` wrote (``.pte``, ``.tflite``), which knows the rest.
+        runtime: one of :data:`RUNTIMES`; None for torch, or the artefact's.
+        precision: None for the runtime's own: fp32 for torch, else int8 where quantised weights ship.
+        tile: packed side that executorch and litert are exported for; None for the exporters' own.
+        threads: None for the runtime's own choice.
+
+    Returns:
+        The model's registered name, and the runner.
+
+    Raises:
+        ZooError: unknown runtime or precision, no weights, or the artefact is missing, foreign or contradicts the rest.
+    """
+    for what, given, known in (("runtime", runtime, RUNTIMES), ("precision", precision, PRECISIONS)):
+        if given is not None and given not in known:
+            raise ZooError(f"unknown {what} '{given}'{nearest(given, known)}; choose from {', '.join(known)}")
+    suffix = Path(model).suffix
+    if suffix in ARTEFACTS:
+        return _open_artefact(Path(model), ARTEFACTS[suffix], runtime, precision, threads)
+    runtime = runtime or "torch"
+    only = {"torch": "fp32", "integer": "int8"}.get(runtime)
+    if only is not None and precision not in (None, only):
+        raise ZooError(f"runtime {runtime} runs {only}, not {precision}; executorch and litert run all precisions")
+    if runtime == "torch":
+        return model, TorchRunner(create_model(model, pretrained=True), threads)
+    if runtime == "integer":
+        from quantize import QuantizedModel
+
+        create_model(model)  # an unknown name says so, rather than that it has no weights
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        return model, QuantizedModel.load(weights.verified(model, quantized=True)).integer()
+    return _open_artefact(_exported(model, runtime, precision, tile), runtime, runtime, precision, threads)
+
+
+def _exported(model: str, target: str, precision: str | None, tile: int | None) -> Path:
+    """The artefact of a model with its present weights, exported now if it is not there yet."""
+    import export
+
+    create_model(model)
+    precision = precision or ("int8" if weights.path(model, quantized=True).exists() else "fp32")
+    tile = tile or export.DEFAULT_TILE
+    path = export.artifact_path(model, target, precision, tile, _FOLDER)
+    digest = hashlib.sha256(weights.verified(model, quantized=precision == "int8").read_bytes()).hexdigest()
+    if not path.exists() or export.target_module(target).read_metadata(path).get("weights_sha256") != digest:
+        print(f"exporting {path}, which is needed once", file=sys.stderr)
+        export.export(model, target=target, precision=precision, tile=tile, output_dir=_FOLDER)
+    return path
+
+
+def _open_artefact(
+    path: Path, target: str, runtime: str | None, precision: str | None, threads: int | None
+) -> tuple[str, TileRunner]:
+    if runtime not in (None, target):
+        raise ZooError(f"{path}: is for {target}, not {runtime}; leave --runtime out")
+    import export
+
+    module = export.target_module(target)
+    metadata = module.read_metadata(path)
+    if precision not in (None, metadata["precision"]):
+        raise ZooError(f"{path}: is {metadata['precision']}, not {precision}; leave --precision out")
+    if "model" not in metadata:
+        raise ZooError(f"{path}: does not say which model it is; write it with `zoo export`")
+    return metadata["model"], module.runner(path, threads=threads or 1)

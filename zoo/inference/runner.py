@@ -1,0 +1,60 @@
+"""What runs one tile: the interface that every runtime offers, and PyTorch's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class TileRunner(Protocol):
+    """A network in some runtime: packed tile in, packed tile out (contract ``bayer_vst_v1``).
+
+    The integer reference of ``quantize`` and the runners of ``export`` satisfy it without knowing it, so nothing here
+    has to import them.
+    """
+
+    @property
+    def target(self) -> str:
+        """Runtime, e.g. ``torch``, ``integer``, ``executorch``, ``litert``."""
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``fp16`` or ``int8``."""
+
+    @property
+    def tile(self) -> int | None:
+        """Packed side that it takes; None for any."""
+
+    def __call__(self, x: npt.NDArray[np.float32], /) -> npt.NDArray[np.float32]:
+        """float32 ``[1, 12, t, t]`` -> float32 ``[1, 12, t, t]``."""
+
+
+class TorchRunner:
+    """Runs a torch module on the CPU, any tile size.
+
+    Args:
+        model: in eval mode.
+        threads: of PyTorch, for the whole process; None leaves them as they are.
+    """
+
+    target = "torch"
+    precision = "fp32"
+    tile = None
+
+    def __init__(self, model: nn.Module, threads: int | None = None) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._model = model
+
+    def __call__(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            return self._model(torch.from_numpy(x)).numpy()
