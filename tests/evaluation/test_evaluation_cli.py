@@ -1,0 +1,114 @@
+"""`zoo evaluate` from its arguments to its table, JSON and evidence."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.cli import evaluate
+from zoo.errors import ZooError
+from zoo.evaluation.records import QualityRecord
+from zoo.inference.runner import TorchRunner
+
+
+@pytest.fixture
+def zoo(pictures_dir, tmp_path):
+    """Runs the verb; returns the folder of evidence."""
+    threads = torch.get_num_threads()
+
+    def run(*words: str, json: bool = False):
+        parser = argparse.ArgumentParser()
+        evaluate.add_parser(parser.add_subparsers())
+        arguments = ["evaluate", "--data", str(pictures_dir), "--output-dir", str(tmp_path / "evidence"), *words]
+        args = parser.parse_args(arguments)
+        args.json = json
+        evaluate.run(args)
+        return tmp_path / "evidence"
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_evidence_and_table(zoo, capsys):
+    folder = zoo("menon", "malvar", "--noise", "clean,iso800", "--sets", "kodak,mine", "--limit", "1")
+    names = [f"bayer-{m}-classical-fp64-{level}.json" for m in ("malvar", "menon") for level in ("clean", "iso800")]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    found = QualityRecord.load(folder / "bayer-menon-classical-fp64-iso800.json")
+    assert set(found.images) == {"kodak/kodak_01", "mine/holiday"}
+    assert found.command.startswith("zoo ") and found.machine["threads"] == 1 and found.versions["colour-demosaicing"]
+    text = capsys.readouterr().out
+    assert "malvar" in text and "overall" in text and f"{found.summary()['overall']['mean']['psnr']:.2f}" in text
+
+
+def test_json_is_all_that_is_printed(zoo, capsys):
+    zoo("menon", "--noise", "clean", "--sets", "kodak", json=True)
+    captured = capsys.readouterr()
+    (result,) = json.loads(captured.out)
+    assert result["name"] == "menon" and result["summary"]["kodak"]["images"] == 2 and not captured.err
+    assert QualityRecord.load(zoo("menon", "--noise", "clean") / "bayer-menon-classical-fp64-clean.json")
+
+
+def test_models_go_through_the_runtime_that_is_asked_for(zoo, monkeypatch, tmp_path):
+    from zoo import weights
+    from zoo.cli import runtimes
+
+    class Zero(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.new_zeros(x.shape[0], 12, *x.shape[2:])
+
+    class Int8(TorchRunner):
+        target, precision = "integer", "int8"
+
+    asked = []
+
+    def open_runner(*args):
+        asked.append(args)
+        return args[0], Int8(Zero())
+
+    (tmp_path / "qat").write_bytes(b"weights")
+    monkeypatch.setattr(runtimes, "open_runner", open_runner)
+    monkeypatch.setattr(weights, "verified", lambda name, quantized: tmp_path / "qat" if quantized else None)
+    folder = zoo("utnet-m", "--target", "integer", "--precision", "int8", "--noise", "iso800", "--limit", "1")
+    assert asked == [("utnet-m", "integer", "int8", None, 1)]
+    found = QualityRecord.load(folder / "bayer-utnet-m-integer-int8-iso800.json")
+    assert found.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert found.summary()["overall"]["mean"]["psnr"] > 20
+
+
+@pytest.mark.parametrize("made_from", ["these", "older"])
+def test_artefacts_of_older_weights_are_refused(made_from, monkeypatch):
+    import export
+
+    class Artefact(TorchRunner):
+        target, precision, tile = "litert", "int8", 64
+
+    module = argparse.Namespace(SUFFIX="tflite", read_metadata=lambda path: {"weights_sha256": made_from})
+    monkeypatch.setattr(export, "target_module", lambda target: module)
+    if made_from == "these":
+        evaluate._check_artefact("utnet-m", Artefact(nn.Identity()), "these")
+    else:
+        with pytest.raises(ZooError, match=r"utnet-m-litert-int8-64\.tflite: was exported from other weights"):
+            evaluate._check_artefact("utnet-m", Artefact(nn.Identity()), "these")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["mennon"], "did you mean 'menon'"),
+        (["menon", "utnet-mm"], "did you mean 'utnet-m'"),
+        (["menon", "--noise", "iso80"], "did you mean 'iso800'"),
+        (["menon", "--sets", "kodac"], "did you mean 'kodak'"),
+        (["menon", "--benchmark", "bayern"], "did you mean 'bayer'"),
+        (["menon", "--limit", "0"], "--limit is 1 or more"),
+        (["menon", "--threads", "0"], "--threads is 1 or more"),
+    ],
+)
+def test_mistakes_are_one_line_and_measure_nothing(zoo, words, problem, tmp_path):
+    with pytest.raises(ZooError, match=problem):
+        zoo(*words)
+    assert not (tmp_path / "evidence").exists()

@@ -1,0 +1,1 @@
+"""Measuring quality: metrics, the test bed, and the evidence that it leaves."""

@@ -1,0 +1,228 @@
+"""The test bed ``bayer``: pictures are turned into raws of a typical phone, developed by a method, and scored.
+
+A picture is taken for a perfect development. Undoing it gives the raw and the truth:
+
+1. sRGB decoding to linear light;
+2. the inverse of :data:`CAMERA_MATRIX`: white-balanced linear camera RGB, the truth in linear light;
+3. division by :data:`WB_GAINS`: raw units, black = 0, white = 1. The matrix's inverse and the gains keep [0, 1] in
+   [0, 1], so that nothing clips by being unprocessed;
+4. the RGGB mosaic;
+5. noise: ``var = S*x + O``, a Poisson count of x/S photons plus Gaussian read noise, clipped at white as a converter
+   does, and not at black, where sensors have a pedestal. No row noise and no quantisation: the bed measures methods,
+   not sensors.
+
+The noise is seeded by the picture's name and the level, so that every method sees the same raw whatever else is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zoo.data.pool import PICTURES, read_srgb
+from zoo.errors import ZooError
+from zoo.evaluation import metrics
+from zoo.models.registry import nearest
+from zoo.raw.colour import SRGB_TO_XYZ, srgb_decode, srgb_encode
+
+Array = npt.NDArray[np.float32]
+Triple = tuple[float, float, float]
+
+BENCHMARK = "bayer"
+VERSION = 1  # of what is computed; a change that moves numbers raises it, and older evidence is then not mixed in
+
+# Balanced camera RGB -> linear sRGB: mean of libcamera's tuning matrices. Rows sum to 1, so that white stays white.
+CAMERA_MATRIX = np.array([[1.81, -0.55, -0.26], [-0.43, 1.88, -0.45], [-0.03, -0.81, 1.84]])
+WB_GAINS: Triple = (2.0, 1.0, 1.7)
+
+# (S, O) of var = S*x + O in raw units; medians of measured phones up to ISO 3200, ISO 12,800 by the same law.
+LEVELS: dict[str, tuple[float, float]] = {
+    "clean": (0.0, 0.0),
+    "iso800": (1.2e-3, 9.4e-6),
+    "iso3200": (5e-3, 1.9e-4),
+    "iso12800": (2e-2, 1.6e-3),
+}
+
+# Benchmark sets by the beginning of their files' names. Any other picture belongs to the set named after its folder.
+SETS = {
+    "kodak": "kodak_",
+    "mcmaster": "mcm_",
+    "urban": "urban_",
+    "cid": "cid_",
+    "clic": "clic_",
+    "condat": "condat_",
+}
+ALL_SETS = "all"
+
+# Pixels left out on each side: what a method makes of the missing neighbours there is not what is measured.
+BORDER = 16
+_SMALLEST = 2 * BORDER + 11  # SSIM needs a window of 11
+
+
+class Method(Protocol):
+    """What is measured: raw in, linear picture out."""
+
+    def __call__(self, mosaic: Array, wb: Sequence[float], shot: Sequence[float], read: Sequence[float]) -> Array:
+        """RGGB float32 ``[H, W]`` in raw units, gains, S and O of R, G, B -> balanced float32 ``[3, H, W]``."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file of the bed: its path, its set, and its name (the file's without suffix)."""
+
+    path: Path
+    set: str
+
+    @property
+    def name(self) -> str:
+        """What the noise is seeded by and evidence is filed under."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A raw with its truth.
+
+    Attributes:
+        mosaic: noisy RGGB, float32 ``[H, W]``, raw units.
+        truth: clean balanced linear camera RGB, float32 ``[3, H, W]`` in [0, 1].
+        shot, read: S and O of R, G, B in raw units.
+    """
+
+    mosaic: Array
+    truth: Array
+    shot: Triple
+    read: Triple
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one method scored on one raw.
+
+    Attributes:
+        psnr: developed sRGB, dB.
+        ssim: developed sRGB.
+        psnr_linear: balanced linear camera RGB, dB.
+        shadow_bias: R, G, B, see :func:`zoo.evaluation.metrics.shadow_bias`.
+        seconds: wall-clock time of the method.
+    """
+
+    psnr: float
+    ssim: float
+    psnr_linear: float
+    shadow_bias: Triple
+    seconds: float
+
+
+def find_pictures(folder: Path, sets: Sequence[str] = (ALL_SETS,), limit: int | None = None) -> list[Picture]:
+    """Pictures below a folder, by name.
+
+    Args:
+        folder: where to look, subfolders included.
+        sets: names of :data:`SETS` or of subfolders, or "all".
+        limit: at most so many of each set, the first by name.
+
+    Raises:
+        ZooError: no such folder, no picture in it, an unknown set, or two pictures of one name.
+    """
+    if not folder.is_dir():
+        raise ZooError(f"{folder}: no such folder; point --data at a folder of pictures")
+    found = [Picture(p, _set_of(p)) for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURES]
+    known = dict.fromkeys(p.set for p in found)
+    if not found:
+        raise ZooError(f"{folder}: holds no picture ({', '.join(PICTURES)})")
+    for name in sets:
+        if name not in known and name != ALL_SETS:
+            raise ZooError(f"{folder}: has no set '{name}'{nearest(name, known)}; it has {', '.join(known)}")
+    chosen: dict[str, list[Picture]] = {}
+    for picture in found:
+        if picture.set in sets or ALL_SETS in sets:
+            chosen.setdefault(picture.set, []).append(picture)
+    for name, pictures in chosen.items():
+        twice = {p.name for p in pictures if sum(q.name == p.name for q in pictures) > 1}
+        if twice:
+            raise ZooError(f"{folder}: set '{name}' has several pictures named {min(twice)}; rename all but one")
+    return [p for pictures in chosen.values() for p in pictures[:limit]]
+
+
+def make_scene(srgb: Array, name: str, level: str) -> Scene:
+    """Unprocess a picture and add noise.
+
+    Args:
+        srgb: float32 ``[H, W, 3]``, sRGB-encoded, in [0, 1].
+        name: the picture's, seeds the noise together with ``level``.
+        level: one of :data:`LEVELS`.
+    """
+    linear = srgb_decode(srgb.astype(np.float64)).transpose(2, 0, 1)
+    truth = np.einsum("ij,jhw->ihw", np.linalg.inv(CAMERA_MATRIX), linear)
+    raw = truth / np.array(WB_GAINS)[:, None, None]
+    mosaic = raw[1].copy()
+    mosaic[0::2, 0::2] = raw[0, 0::2, 0::2]
+    mosaic[1::2, 1::2] = raw[2, 1::2, 1::2]
+    shot, read = LEVELS[level]
+    if shot:
+        seed = hashlib.sha256(f"{name}|{level}".encode()).digest()
+        generator = np.random.default_rng(int.from_bytes(seed[:16], "big"))
+        photons = generator.poisson(mosaic.clip(0) / shot) * shot
+        mosaic = np.minimum(photons + generator.normal(0, np.sqrt(read), mosaic.shape), 1.0)
+    return Scene(mosaic.astype(np.float32), truth.astype(np.float32), (shot,) * 3, (read,) * 3)
+
+
+def develop(camera: Array) -> Array:
+    """Balanced linear camera RGB ``[3, H, W]`` -> sRGB ``[3, H, W]`` in [0, 1]: matrix, clipping, transfer curve."""
+    linear = np.einsum("ij,jhw->ihw", CAMERA_MATRIX.astype(np.float32), camera)
+    return srgb_encode(linear.clip(0, 1)).astype(np.float32)
+
+
+def score(method: Method, scene: Scene) -> Scores:
+    """Run a method on a raw and compare with the truth, :data:`BORDER` pixels left out on each side.
+
+    Raises:
+        ZooError: the picture is too small to be scored, or the method returns another shape or no finite numbers.
+    """
+    height, width = scene.mosaic.shape
+    if min(height, width) < _SMALLEST:
+        raise ZooError(f"a picture of {width}x{height} is too small to be scored; it needs {_SMALLEST} pixels each way")
+    begun = time.perf_counter()
+    result = method(scene.mosaic, WB_GAINS, scene.shot, scene.read)
+    seconds = time.perf_counter() - begun
+    if result.shape != scene.truth.shape or not np.isfinite(result).all():
+        raise ZooError(f"the method returned {list(result.shape)} or non-finite values for a raw of {height}x{width}")
+    inner = (..., slice(BORDER, height - BORDER), slice(BORDER, width - BORDER))
+    linear, truth = torch.from_numpy(result[inner]), torch.from_numpy(scene.truth[inner])
+    shown, reference = (torch.from_numpy(develop(t)[inner]) for t in (result, scene.truth))
+    luminance = SRGB_TO_XYZ[1] @ CAMERA_MATRIX
+    dark = torch.einsum("i,ihw->hw", torch.from_numpy(luminance).float(), truth)
+    red, green, blue = metrics.shadow_bias(linear, truth, dark)
+    return Scores(
+        psnr=metrics.psnr(shown, reference),
+        ssim=metrics.ssim(shown, reference),
+        psnr_linear=metrics.psnr(linear, truth),
+        shadow_bias=(red, green, blue),
+        seconds=seconds,
+    )
+
+
+def score_picture(method: Method, picture: Picture, level: str) -> Scores:
+    """Score a method on one file at one noise level.
+
+    Raises:
+        ZooError: the file cannot be read or scored; the line names it.
+    """
+    scene = make_scene(read_srgb(picture.path), picture.name, level)
+    try:
+        return score(method, scene)
+    except ZooError as error:
+        raise ZooError(f"{picture.path}: {error}") from error
+
+
+def _set_of(path: Path) -> str:
+    return next((name for name, prefix in SETS.items() if path.name.startswith(prefix)), path.parent.name)
