@@ -1,0 +1,207 @@
+"""Networks as files for phones: convert, verify, describe. One file per target (see :mod:`export.target`)."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from zoo import weights
+from zoo.errors import ZooError
+from zoo.models.registry import DEFAULT_MODEL, ModelSpec, create_model, get_spec, nearest
+
+TARGETS = ("coreml", "executorch", "litert")
+PRECISIONS = ("fp32", "fp16", "int8")
+DEFAULT_TILE = 256
+MANIFEST = "manifest.json"
+_PACKAGES = {
+    "coreml": ("coremltools",),
+    "executorch": ("executorch",),
+    "litert": ("litert-torch", "ai-edge-litert"),
+}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A verified artefact.
+
+    Attributes:
+        path: the file (Core ML: the folder).
+        model, target, precision, tile: what it is; tile in packed pixels.
+        size_bytes, sha256: of the file (of a folder: over its files in order).
+        weights_sha256: of the weights it was made from.
+        parity: what verification measured, see :func:`export.verify.verify`.
+        audit: operators and their types, see :func:`export.target.audit_report`.
+    """
+
+    path: Path
+    model: str
+    target: str
+    precision: str
+    tile: int
+    size_bytes: int
+    sha256: str
+    weights_sha256: str
+    parity: dict[str, Any]
+    audit: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able record; the path is the file's name, so that a folder of artefacts can be moved."""
+        return asdict(self) | {"path": self.path.name}
+
+
+def target_module(target: str) -> ModuleType:
+    """The file of a target.
+
+    Raises:
+        ZooError: unknown target, or its libraries are not installed.
+    """
+    if target not in TARGETS:
+        raise ZooError(f"unknown target '{target}'{nearest(target, TARGETS)}; choose from {', '.join(TARGETS)}")
+    for package in _PACKAGES[target]:
+        try:
+            version(package)
+        except PackageNotFoundError as error:
+            raise ZooError(
+                f"target {target} needs {package}; install it with: pip install 'raw-zoo[{target}]'"
+            ) from error
+    return importlib.import_module(f"export.{target}")
+
+
+def artifact_path(
+    name: str, target: str, precision: str = "int8", tile: int = DEFAULT_TILE, output_dir: Path | str = "artifacts"
+) -> Path:
+    """Where :func:`export` puts an artefact: ``<name>-<target>-<precision>-<tile>.<suffix>``."""
+    return Path(output_dir) / f"{name}-{target}-{precision}-{tile}.{target_module(target).SUFFIX}"
+
+
+def export(
+    name: str = DEFAULT_MODEL,
+    *,
+    target: str,
+    precision: str = "int8",
+    tile: int = DEFAULT_TILE,
+    output_dir: Path | str = "artifacts",
+    data: Path | None = None,
+) -> ExportResult:
+    """Convert a model with its shipped weights, verify the file, and only then give it its name.
+
+    Args:
+        name: registered model.
+        target: ``coreml``, ``executorch`` or ``litert``.
+        precision: ``fp32``, ``fp16`` or ``int8`` (from the QAT weights).
+        tile: side of the packed input, a multiple of the model's tile multiple.
+        output_dir: made if missing; its ``manifest.json`` is brought up to date.
+        data: folder with ``raw/``, whose mosaics are then verified on beside the synthetic ones.
+
+    Raises:
+        ZooError: a bad request, or a gate that failed (the line says which); nothing is left behind.
+    """
+    from export.verify import check_gates, verify
+
+    module = target_module(target)
+    if precision not in PRECISIONS:
+        raise ZooError(
+            f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}; choose from {', '.join(PRECISIONS)}"
+        )
+    spec = get_spec(name)
+    if tile % spec.tile_multiple or tile <= 2 * spec.halo:
+        raise ZooError(
+            f"{name}: tile {tile} must be a multiple of {spec.tile_multiple} and larger than twice the halo of {spec.halo}"
+        )
+    source, digest = load_source(name, precision)
+    path = artifact_path(name, target, precision, tile, output_dir)
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(prefix=".zoo-", dir=folder))
+    except OSError as error:
+        raise ZooError(f"{folder}: cannot be written to ({error.strerror}); give another --output-dir") from error
+    try:
+        staged = workshop / path.name
+        module.write(
+            source, precision=precision, tile=tile, metadata=describe(spec, digest, precision, target), path=staged
+        )
+        parity = verify(staged, data=data)
+        audit = module.audit(staged)
+        check_gates(path.name, parity, audit)
+        result = ExportResult(
+            path, name, target, precision, tile, audit["size_bytes"], digest_of(staged), digest, parity, audit
+        )
+        if path.is_dir():
+            shutil.rmtree(path)
+        staged.replace(path)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    _update_manifest(folder, result)
+    return result
+
+
+def load_source(name: str, precision: str) -> tuple[Any, str]:
+    """What an artefact is written from, and the sha256 of its weights."""
+    file = weights.verified(name, quantized=precision == "int8")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if precision == "int8":
+        from quantize import QuantizedModel
+
+        return QuantizedModel.load(file), digest
+    return create_model(name, pretrained=True), digest
+
+
+def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str) -> dict[str, str]:
+    """The contract in words, as it is embedded in every artefact's own metadata."""
+    versions = {package: version(package) for package in ("torch", *_PACKAGES[target])}
+    return {
+        "model": spec.name,
+        "task": spec.task,
+        "contract": spec.contract,
+        "input": "float32 NCHW; planes 0-3: R, G1, G2, B of the RGGB mosaic, (raw-black)/(white-black) x white balance "
+        "(green = 1), not clipped, then VST; 4-7: the same minus their 3x3 means, over 4*range, clamped to +-1.5; 8-10: "
+        "2*sqrt(sigma) of R, G, B; 11: sqrt(c)",
+        "vst": "x/(sqrt(max(x,0)+c)+sqrt(c))/(sqrt(1+c)-sqrt(c)); c = clamp(3/8*S + O/S, 1/512, 1) of green; noise variance "
+        "S*x+O after white balance",
+        "range": "0.03 + sigma of green; sigma = sqrt(S*0.18+O) * 0.5/sqrt(0.18+c)/(sqrt(1+c)-sqrt(c))",
+        "output": "float32 NCHW, 12 planes y; y*range is added to the Malvar 2004 demosaic of planes 0-3; then "
+        "inverse VST, then 2x depth-to-space (plane = colour*4 + 2*dy + dx); white-balanced linear camera RGB, absolute "
+        "scale, not clipped",
+        "halo": str(spec.halo),
+        "tile_multiple": str(spec.tile_multiple),
+        "edge": "mirror the mosaic (reflect without repeating the edge) by at least the halo",
+        "licence": spec.licence,
+        "weights_sha256": weights_sha256,
+        "versions": json.dumps(versions, sort_keys=True),
+    }
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file; of a folder over relative names and contents of its files, sorted."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    total = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        total.update(str(file.relative_to(path)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _update_manifest(folder: Path, result: ExportResult) -> None:
+    file = folder / MANIFEST
+    try:
+        manifest = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        manifest = {"artifacts": {}}
+    stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    manifest["artifacts"][result.path.name] = result.to_json() | {"exported": stamp}
+    # Artefacts that were deleted since are not listed.
+    manifest["artifacts"] = {k: v for k, v in sorted(manifest["artifacts"].items()) if (folder / k).exists()}
+    temporary = folder / f".{MANIFEST}.{os.getpid()}"
+    temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    temporary.replace(file)

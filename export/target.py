@@ -1,0 +1,273 @@
+"""What the target files share: checks of what a caller hands in, staged writing, the runner, the shape of an audit.
+
+A target is a file with the same four functions, so that the verbs and the tests can be written once for all of them:
+
+* ``write(net, *, precision, tile, metadata, path)`` converts and saves,
+* ``read_metadata(path)`` gives back what was embedded,
+* ``runner(path, threads=1)`` runs the saved file,
+* ``audit(path)`` tells from the saved file alone which operators compute in which type, and which are delegated.
+
+Input and output are float32 at every precision, ``[1, IN_CHANNELS, tile, tile]`` and ``[1, OUT_CHANNELS, tile, tile]``
+(:mod:`zoo.models.contract`), named ``input`` and ``output`` where the format has names: artefacts of one model swap by
+swapping the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from zoo.errors import ZooError
+from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
+
+PRECISIONS = ("fp32", "fp16", "int8")
+METADATA_KEY = "zoo_metadata"
+
+
+@runtime_checkable
+class Quantized(Protocol):
+    """What the ``int8`` precision is written from: ``quantize`` makes it."""
+
+    def graph(self, fold: bool) -> torch.fx.GraphModule:
+        """The converted PT2E graph: int8 weights if ``fold``, else float ones that are quantised and dequantised."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator of a saved file, as an audit sees it.
+
+    Attributes:
+        op: the format's own name, such as ``Conv2d`` or ``CONV_2D``.
+        dtype: type it computes in: ``int8``, ``fp16``, ``fp32``; ``int8,w=fp32`` where the weights' type differs;
+            ``fp32->int8`` for a conversion.
+        conv: whether it is a convolution of any kind (where the work is).
+        delegated: whether the accelerating delegate runs it; None where the file does not say.
+    """
+
+    op: str
+    dtype: str
+    conv: bool = False
+    delegated: bool | None = True
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it computes in floating point: conversions do not count."""
+        return "fp" in self.dtype and "->" not in self.dtype
+
+
+def audit_report(target: str, path: Path, nodes: Iterable[Node], delegates: int | None) -> dict[str, Any]:
+    """The JSON-able audit that every target returns.
+
+    Args:
+        target: name of the target file.
+        path: the saved file or folder.
+        nodes: all its operators.
+        delegates: number of delegated subgraphs, None where the format has none.
+
+    Returns:
+        ``nodes``, ``delegated_share`` (0 to 1, or None), ``delegates``, ``not_delegated`` and ``float_ops`` (sorted
+        ``"op:dtype"``), ``ops`` (histogram of the same), ``conv_total``, ``conv_int8`` (those the delegate has, if
+        there is one), ``size_bytes``.
+    """
+    nodes = list(nodes)
+    known = all(n.delegated is not None for n in nodes)
+    return {
+        "target": target,
+        "size_bytes": size_bytes(path),
+        "nodes": len(nodes),
+        "delegates": delegates,
+        "delegated_share": sum(bool(n.delegated) for n in nodes) / len(nodes) if known and nodes else None,
+        "not_delegated": sorted({f"{n.op}:{n.dtype}" for n in nodes if n.delegated is False}),
+        "ops": dict(sorted(Counter(f"{n.op}:{n.dtype}" for n in nodes).items())),
+        "conv_total": sum(n.conv for n in nodes),
+        "conv_int8": sum(n.conv and n.dtype == "int8" and n.delegated is not False for n in nodes),
+        "float_ops": sorted({f"{n.op}:{n.dtype}" for n in nodes if n.is_float}),
+    }
+
+
+class Runner(ABC):
+    """A saved file ready to run: float32 packed tile in, float32 packed tile out, shapes as in the contract.
+
+    Attributes:
+        target: name of the target file that made it.
+        precision: ``fp32``, ``fp16`` or ``int8``, from the file's metadata.
+        tile: height and width in packed pixels, from the file's metadata.
+    """
+
+    def __init__(self, metadata: Mapping[str, str]) -> None:
+        self.target = metadata["target"]
+        self.precision = metadata["precision"]
+        self.tile = int(metadata["tile"])
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run one tile.
+
+        Args:
+            x: float32 ``[1, IN_CHANNELS, tile, tile]``.
+
+        Returns:
+            float32 ``[1, OUT_CHANNELS, tile, tile]``, the caller's own copy.
+
+        Raises:
+            ZooError: another shape or type.
+        """
+        expected = (1, IN_CHANNELS, self.tile, self.tile)
+        if not isinstance(x, np.ndarray) or x.shape != expected or x.dtype != np.float32:
+            got = f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise ZooError(f"this {self.target} file takes float32 {list(expected)}, not {got}")
+        self._feed(np.require(x, requirements=["C", "W"]))
+        self.invoke()
+        y = self._fetch()
+        expected = (1, OUT_CHANNELS, self.tile, self.tile)
+        if y.shape != expected:
+            raise ZooError(f"this {self.target} file gives {list(y.shape)}, not {list(expected)}")
+        return y
+
+    @abstractmethod
+    def invoke(self) -> None:
+        """Run again on the last input, copying nothing in or out: what a latency measurement times."""
+
+    @abstractmethod
+    def _feed(self, x: NDArray[np.float32]) -> None:
+        """Put a checked, contiguous, writable input where :meth:`invoke` finds it."""
+
+    @abstractmethod
+    def _fetch(self) -> NDArray[np.float32]:
+        """A copy of the output of the last :meth:`invoke`."""
+
+
+def check_request(net: Any, precision: str, tile: int, path: Path, suffix: str) -> None:
+    """Refuse what ``write`` cannot do, before a converter turns it into a page of traceback.
+
+    Raises:
+        ZooError: unknown precision, a network of the wrong kind for it, a bad tile, suffix or folder.
+    """
+    if precision not in PRECISIONS:
+        raise ZooError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
+    if precision == "int8":
+        if isinstance(net, nn.Module) or not isinstance(net, Quantized):
+            raise ZooError(f"int8 is written from a quantised model with graph(fold), not from {type(net).__name__}")
+    elif not isinstance(net, nn.Module):
+        raise ZooError(f"{precision} is written from a torch module, not from {type(net).__name__}")
+    elif net.training:
+        raise ZooError("the network is in training mode; call net.eval() before exporting it")
+    if not isinstance(tile, int) or tile < 1:
+        raise ZooError(f"the tile is a positive number of packed pixels, not {tile!r}")
+    if path.suffix != f".{suffix}":
+        raise ZooError(f"{path} should end in .{suffix}")
+    if not path.parent.is_dir():
+        raise ZooError(f"there is no folder {path.parent} to write to")
+
+
+def example_input(tile: int) -> torch.Tensor:
+    """What the network is traced with: float32 zeros ``[1, IN_CHANNELS, tile, tile]``."""
+    return torch.zeros(1, IN_CHANNELS, tile, tile)
+
+
+def stamp(metadata: Mapping[str, str], target: str, precision: str, tile: int) -> dict[str, str]:
+    """The caller's metadata with what a runner needs to know added to it.
+
+    Raises:
+        ZooError: a value that is no string, or one that contradicts what is being written.
+    """
+    stamped = {"target": target, "precision": precision, "tile": str(tile)}
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ZooError(f"metadata is text to text; {key!r} has {value!r}")
+        if stamped.setdefault(key, value) != value:
+            raise ZooError(f"metadata says {key} = {value}, but the file being written has {stamped[key]}")
+    return stamped
+
+
+def parse_metadata(text: str | bytes | None, path: Path) -> dict[str, str]:
+    """Metadata from the JSON embedded in a file.
+
+    Raises:
+        ZooError: there is none, or it is not what ``write`` embeds.
+    """
+    try:
+        metadata = json.loads(text or "")
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict) or not {"target", "precision", "tile"} <= metadata.keys():
+        raise ZooError(f"{path} carries no metadata of this zoo; was it written by 'zoo export'?")
+    return metadata
+
+
+def existing(path: Path | str, suffix: str) -> Path:
+    """The path, if an artefact with this suffix is there.
+
+    Raises:
+        ZooError: nothing there, or of another kind.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ZooError(f"{path} does not exist")
+    if path.suffix != f".{suffix}":
+        raise ZooError(f"{path} is not a .{suffix} file")
+    return path
+
+
+def size_bytes(path: Path) -> int:
+    """Size of a file, or of all files in a folder."""
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in files)
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Give a temporary name next to ``path``; rename it to ``path`` on success, remove it on failure.
+
+    Works for files and folders. A folder cannot be replaced in one step: the old one is removed just before the rename.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what a library prints and warns; show it after all if the library fails.
+
+    The converters report progress, versions and CPU probing on both streams, partly from C++: hence the descriptors.
+    """
+    with tempfile.TemporaryFile() as held, contextlib.ExitStack() as undo:
+        for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+            stream.flush()
+            saved = os.dup(number)
+            undo.callback(os.close, saved)
+            undo.callback(os.dup2, saved, number)
+            undo.callback(stream.flush)
+            os.dup2(held.fileno(), number)
+        undo.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except BaseException:
+            undo.close()
+            held.seek(0)
+            sys.stderr.write(held.read().decode(errors="replace"))
+            raise

@@ -1,0 +1,199 @@
+"""Does the file compute what the network does? Parity on mosaic tiles, and the gates an export must pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.errors import ZooError
+from zoo.models import contract
+from zoo.raw.image import RawImage
+
+# Noise levels of the tiles: clean, and about ISO 800, 3200 and 12,800 of a phone.
+LEVELS = {"clean": (0.0, 0.0), "iso800": (1.2e-3, 9.4e-6), "iso3200": (5e-3, 1.9e-4), "iso12800": (2e-2, 1.6e-3)}
+REAL_RAWS = (
+    "d455_static_pairs.npz",
+    "phone_a71_iso500_fabric.npz",
+    "gopr0024_crop.npz",
+    "canon_550d_ml_colorchart.npz",
+)
+
+# Gates. Decibels are of the difference against the reference's own range of values on a tile.
+MIN_DB = {"fp32": 90.0, "fp16": 50.0, "int8": 50.0}
+MAX_FLIPPED = 1e-3  # Core ML at fp32: share of outputs that may differ from the integer reference
+MAX_FLIP_STEPS = 2
+
+
+def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
+    """Run an artefact and its reference on the same tiles.
+
+    The reference of int8 is the integer network, that of fp32 and fp16 is PyTorch in float32. Core ML int8 is checked twice:
+    the file as it is (fp16 between the integers) and the same program at fp32.
+
+    Args:
+        path: an artefact of ``zoo export``.
+        data: folder with ``raw/``; its mosaics are added to the synthetic ones.
+
+    Returns:
+        ``reference``, ``tiles`` (one row each: ``max_abs``, ``psnr_db`` or None for equal, ``differing`` share) and, over all
+        of them, ``max_abs``, ``worst_psnr_db``, ``worst_tile``, ``differing``; for Core ML int8 also ``fp32_compute``.
+
+    Raises:
+        ZooError: not an artefact of this zoo, or of weights that this version does not hold.
+    """
+    from export import load_source, target_module
+
+    target = _target_of(path)
+    module = target_module(target)
+    metadata = module.read_metadata(path)
+    source, digest = load_source(metadata["model"], metadata["precision"])
+    if digest != metadata["weights_sha256"]:
+        raise ZooError(f"{path}: was made from other weights than this version ships; export it again")
+    int8 = metadata["precision"] == "int8"
+    from zoo.inference.runner import TorchRunner
+
+    reference = source.integer() if int8 else TorchRunner(source)
+    tile = int(metadata["tile"])
+    tiles = list(tiles_of(tile, data))
+    expected = {name: reference(x) for name, x in tiles}
+    report = _compare(module.runner(path), tiles, expected)
+    report["reference"] = "integer" if int8 else "torch fp32"
+    report["largest_activation"] = _largest_activation(source, tiles) if metadata["precision"] == "fp16" else None
+    if target == "coreml" and int8:
+        twin = path.with_name(f".fp32-{path.name}")
+        module.write(source, precision="int8", tile=tile, metadata={}, path=twin, compute_precision="fp32")
+        try:
+            # One int8 step of the output, to count differences in.
+            step = min(float(np.diff(np.unique(y)).min()) for y in expected.values() if len(np.unique(y)) > 1)
+            compared = _compare(module.runner(twin), tiles, expected)
+            report["fp32_compute"] = {
+                "differing": compared["differing"],
+                "max_steps": round(compared["max_abs"] / step),
+                "worst_psnr_db": compared["worst_psnr_db"],
+            }
+        finally:
+            _remove(twin)
+    return report
+
+
+def check_gates(name: str, parity: dict[str, Any], audit: dict[str, Any]) -> None:
+    """Refuse an artefact that is not what it should be.
+
+    Raises:
+        ZooError: names the gate, the figure and the bound.
+    """
+    precision, target = name.rsplit(".", 1)[0].split("-")[-2], audit["target"]
+    failures = []
+    worst = parity["worst_psnr_db"]
+    if precision == "int8" and target != "coreml":
+        if parity["differing"]:
+            failures.append(f"{parity['differing']:.2e} of the outputs differ from the integer reference (gate: none)")
+    elif worst is not None and not worst >= MIN_DB[precision]:
+        failures.append(f"{worst:.1f} dB on tile {parity['worst_tile']} (gate: {MIN_DB[precision]:.0f} dB)")
+    if "fp32_compute" in parity:
+        twin = parity["fp32_compute"]
+        if twin["differing"] > MAX_FLIPPED or twin["max_steps"] > MAX_FLIP_STEPS:
+            failures.append(
+                f"at fp32, {twin['differing']:.2e} of the outputs differ by up to {twin['max_steps']} steps "
+                f"(gates: {MAX_FLIPPED:.0e}, {MAX_FLIP_STEPS})"
+            )
+    if precision == "int8" and audit["conv_int8"] != audit["conv_total"]:
+        failures.append(f"only {audit['conv_int8']} of {audit['conv_total']} convolutions are delegated and int8")
+    if audit["not_delegated"]:
+        failures.append(f"left outside the delegate: {', '.join(audit['not_delegated'])}")
+    if failures:
+        raise ZooError(f"{name}: gate failed: {'; '.join(failures)}")
+
+
+def tiles_of(tile: int, data: Path | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Network inputs ``[1, 12, tile, tile]`` from our synthetic scene at four noise levels, and from real raws."""
+    from zoo.data.scene import synthetic_raw
+
+    for level, (shot, read) in LEVELS.items():
+        yield f"scene-{level}", encode_centre(synthetic_raw(2 * tile, 2 * tile, shot=shot, read=read), tile)
+    if data is not None:
+        from zoo.raw import read_raw
+
+        for file in REAL_RAWS:
+            if (data / "raw" / file).exists():
+                yield file.split(".")[0], encode_centre(read_raw(data / "raw" / file), tile)
+
+
+def encode_centre(raw: RawImage, tile: int) -> np.ndarray:
+    """The network's input for the centre of a raw, mirrored where the raw is smaller than the tile."""
+    planes, _ = raw.packed()
+    h, w = planes.shape[1:]
+    top, left = max(0, (h - tile) // 2), max(0, (w - tile) // 2)
+    planes = planes[:, top : top + tile, left : left + tile]
+    missing = [(0, 0), (0, tile - planes.shape[1]), (0, tile - planes.shape[2])]
+    planes = (
+        np.pad(planes, missing, mode="symmetric") * np.array([raw.wb[0], 1, 1, raw.wb[2]], np.float32)[:, None, None]
+    )
+    noise = raw.noise.balanced(raw.wb)
+    x = contract.encode(torch.from_numpy(planes)[None], torch.tensor([noise.shot]), torch.tensor([noise.read]))
+    return np.ascontiguousarray(x.numpy(), np.float32)
+
+
+def _compare(runner: Any, tiles: list[tuple[str, np.ndarray]], expected: dict[str, np.ndarray]) -> dict[str, Any]:
+    rows: dict[str, dict[str, Any]] = {}
+    for name, x in tiles:
+        want = expected[name]
+        error = np.abs(runner(x).astype(np.float64) - want)
+        mse, span = float((error**2).mean()), float(want.max() - want.min())
+        rows[name] = {
+            "max_abs": float(error.max()),
+            "psnr_db": 10 * math.log10(span**2 / mse)
+            if mse > 0 and math.isfinite(mse)
+            else None
+            if mse == 0
+            else -math.inf,
+            "differing": float((error != 0).mean()),
+        }
+    unequal = {n: r["psnr_db"] for n, r in rows.items() if r["psnr_db"] is not None}
+    worst = min(unequal, key=lambda n: unequal[n]) if unequal else None
+    return {
+        "tiles": rows,
+        "max_abs": max(r["max_abs"] for r in rows.values()),
+        "worst_psnr_db": unequal[worst] if worst else None,
+        "worst_tile": worst,
+        "differing": float(np.mean([r["differing"] for r in rows.values()])),
+    }
+
+
+@torch.no_grad()
+def _largest_activation(model: torch.nn.Module, tiles: list[tuple[str, np.ndarray]]) -> float:
+    """Largest magnitude any layer puts out over the tiles (fp16 holds up to 65504)."""
+    largest = 0.0
+
+    def watch(_: torch.nn.Module, __: object, output: torch.Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, float(output.abs().max()))
+
+    hooks = [m.register_forward_hook(watch) for m in model.modules() if not list(m.children())]
+    for _, x in tiles:
+        model(torch.from_numpy(x))
+    for hook in hooks:
+        hook.remove()
+    return largest
+
+
+def _target_of(path: Path) -> str:
+    from export import TARGETS, target_module
+
+    if not path.exists():
+        raise ZooError(f"{path}: no such artefact; `zoo export` writes one")
+    for target in TARGETS:
+        if path.suffix == {"coreml": ".mlpackage", "executorch": ".pte", "litert": ".tflite"}[target]:
+            return target_module(target).TARGET
+    raise ZooError(f"{path}: is no .pte, .tflite or .mlpackage; `zoo export` writes them")
+
+
+def _remove(path: Path) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,108 @@
+"""What all targets share: refusals, staged writing, silence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_net import TILE, Quantised, Toy
+
+from export.target import Node, audit_report, check_request, parse_metadata, quiet, staged, stamp
+from zoo.errors import ZooError
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "int4"}, "unknown precision 'int4'; choose from fp32, fp16, int8"),
+        ({"precision": "int8"}, "int8 is written from a quantised model .* not from Toy"),
+        ({"net": Quantised(torch.fx.GraphModule({}, torch.fx.Graph()))}, "fp32 is written from a torch module"),
+        ({"net": Toy()}, "training mode"),
+        ({"tile": 0}, "positive number of packed pixels, not 0"),
+        ({"path": Path("x.bin")}, "should end in .pte"),
+        ({"path": Path("/nowhere/x.pte")}, "no folder /nowhere"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    request = {"net": Toy().eval(), "precision": "fp32", "tile": TILE, "path": Path("x.pte"), "suffix": "pte"}
+    check_request(**request)
+    with pytest.raises(ZooError, match=message) as raised:
+        check_request(**{**request, **changes})
+    assert "\n" not in str(raised.value)
+
+
+def test_metadata_is_stamped_and_may_not_contradict() -> None:
+    assert stamp({"a": "b"}, "litert", "fp16", 64) == {"target": "litert", "precision": "fp16", "tile": "64", "a": "b"}
+    with pytest.raises(ZooError, match="tile = 32, but the file being written has 64"):
+        stamp({"tile": "32"}, "litert", "fp16", 64)
+    with pytest.raises(ZooError, match="text to text"):
+        stamp({"halo": 8}, "litert", "fp16", 64)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("text", [None, "", "no json", "[]", '{"tile": "32"}'])
+def test_foreign_metadata_is_refused(text: str | None) -> None:
+    with pytest.raises(ZooError, match="carries no metadata of this zoo"):
+        parse_metadata(text, Path("x.pte"))
+
+
+def test_failed_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.pte"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="half way"), staged(path) as temporary:
+        temporary.write_text("ne")
+        raise RuntimeError("half way")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.pte"]
+    with staged(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_audit_counts_only_delegated_int8_convolutions(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"1234")
+    nodes = [
+        Node("QUANTIZE", "fp32->int8"),
+        Node("CONV", "int8", conv=True),
+        Node("CONV", "int8", conv=True, delegated=False),
+        Node("CONV", "int8,w=fp32", conv=True),
+    ]
+    assert audit_report("t", tmp_path / "x", nodes, 1) == {
+        "target": "t",
+        "size_bytes": 4,
+        "nodes": 4,
+        "delegates": 1,
+        "delegated_share": 0.75,
+        "not_delegated": ["CONV:int8"],
+        "ops": {"CONV:int8": 2, "CONV:int8,w=fp32": 1, "QUANTIZE:fp32->int8": 1},
+        "conv_total": 3,
+        "conv_int8": 1,
+        "float_ops": ["CONV:int8,w=fp32"],
+    }
+
+
+def test_quiet_holds_back_all_but_failures(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet():
+        os.write(1, b"progress\n")
+        os.write(2, b"from C++\n")
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ValueError, match="broken"), quiet():
+        os.write(2, b"the reason\n")
+        raise ValueError("broken")
+    assert capfd.readouterr() == ("", "the reason\n")
+
+
+@pytest.mark.parametrize("target", ["executorch", "litert", "coreml"])
+def test_importing_a_target_imports_no_runtime(target: str) -> None:
+    code = (
+        f"import sys, export.{target}; "
+        "heavy = {'executorch', 'coremltools', 'ai_edge_litert', 'litert_torch', 'torchao', 'jax'} & set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    root = Path(__file__).parents[2]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
