@@ -24,7 +24,7 @@ train: $(VENV)/.installed
 # Latency on this machine: every model and target, int8 against fp32 and against a large convolution, one thread.
 bench: $(VENV)/.installed
 	for name in utnet-n utnet-s utnet-m; do \
-	  $(BIN)/zoo benchmark $$name --target executorch --target litert --threads 1,2 --record || exit 1; done
+	  $(BIN)/zoo benchmark $$name --target executorch --target litert --threads 1,2 --record evidence/latency || exit 1; done
 
 setup: $(VENV)/.installed
 

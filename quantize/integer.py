@@ -61,11 +61,11 @@ class IntegerNetwork:
     """
 
     target = "integer"
-    precision = "int8"
     tile = None  # any size
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self._graph = graph
+        self.precision = "int8"
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """float32 ``[N, 12, h, w]`` -> float32 ``[N, 12, h, w]``, the values that a runtime with float I/O returns."""

@@ -45,12 +45,12 @@ class QuantizedModel:
         """
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-        prepared = copy.deepcopy(self.prepared).eval()
-        # Weight scales := max|w| / 127 of the final weights; a forward pass with observers on does it.
-        for module in fake_quantizers(prepared, PerChannelFakeQuantize).values():
-            module.enable_observer()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            prepared = copy.deepcopy(self.prepared).eval()
+            # Weight scales := max|w| / 127 of the final weights; a forward pass with observers on does it.
+            for module in fake_quantizers(prepared, PerChannelFakeQuantize).values():
+                module.enable_observer()
             prepared(torch.zeros(1, IN_CHANNELS, 64, 64))
             # fold=False leaves quantize ops on the weights, but the int8 values are the same.
             converted = convert_pt2e(prepared, fold_quantize=fold)

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from zoo.cli.export import write_record
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
@@ -22,6 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--warmup-runs", type=int, default=5)
     parser.add_argument("--num-runs", type=int, default=30)
     parser.add_argument("--output-dir", type=Path, default=Path("artifacts"), help="where a model's artefacts lie")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="also write one JSON record each into this folder")
     return parser
 
 
@@ -42,6 +45,9 @@ def run(args: argparse.Namespace) -> None:
         for count in threads:
             with console.status(f"{path.name}, {count} thread(s)"):
                 records.append(benchmark(path, threads=count, warmup_runs=args.warmup_runs, num_runs=args.num_runs))
+    if args.record:
+        for record in records:
+            write_record(args.record / f"{Path(record['artifact']).stem}-t{record['threads']}.json", "latency", record)
     if args.json:
         print(json.dumps(records))
         return

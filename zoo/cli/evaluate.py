@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoo.inference.runner import TileRunner
 
 CLASSICAL = ("classical", "fp64")  # target and precision of the baselines' evidence
-EXPORTED = ("executorch", "litert")  # targets that run an artefact, which may be older than the weights
+EXPORTED = ("executorch", "litert", "coreml")  # targets that run an artefact, which may be older than the weights
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -36,9 +36,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add("--benchmark", default="bayer", metavar="B", help="test bed; there is one: bayer")
     add("--sets", default="all", metavar="S,...", help="kodak, mcmaster, ..., or names of subfolders (default: all)")
     add("--noise", default="clean,iso800,iso3200,iso12800", metavar="L,...", help="noise levels (default: all four)")
-    add("--target", metavar="NAME", help="runtime of the models: torch (default), integer, executorch or litert")
+    add(
+        "--target", metavar="NAME", help="runtime of the models: torch (default), integer, executorch, litert or coreml"
+    )
     add("--precision", metavar="P", help="fp32, fp16 or int8; default: what the runtime is best at")
     add("--tile", type=int, metavar="N", help="packed side of the tiles, where the runtime takes one")
+    add(
+        "--quantized",
+        type=Path,
+        metavar="FILE",
+        help="with --target integer: a file of `zoo quantize`, not the shipped one",
+    )
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     add("--limit", type=int, metavar="N", help="at most N pictures of each set")
     add("--output-dir", type=Path, default=Path("evidence/quality"), metavar="DIR", help="default: evidence/quality")
@@ -109,10 +117,13 @@ def _jobs(name: str, levels: Sequence[str], args: argparse.Namespace) -> Iterato
         from zoo.models.registry import get_spec
 
         spec = get_spec(name)
-        _, runner = open_runner(name, args.target, args.precision, args.tile, args.threads)
+        if args.quantized is None:
+            _, runner = open_runner(name, args.target, args.precision, args.tile, args.threads)
+        else:
+            runner = _integer_of(name, args.quantized, args.target)
         method = network_method(runner, spec)
         target, precision, libraries = runner.target, runner.precision, _runtime_version(runner.target)
-        file = weights.verified(name, quantized=precision == "int8")
+        file = args.quantized or weights.verified(name, quantized=precision == "int8")
         facts = {"weights_sha256": records.sha256(file), "licence": spec.licence}
         if target in EXPORTED:
             _check_artefact(name, runner, facts["weights_sha256"])
@@ -136,6 +147,24 @@ def _jobs(name: str, levels: Sequence[str], args: argparse.Namespace) -> Iterato
                 **facts,
             ),
         )
+
+
+def _integer_of(name: str, path: Path, target: str | None) -> TileRunner:
+    """The integer network of a file of ``zoo quantize``; its evidence is filed under ``int8-ptq`` or ``int8-qat``.
+
+    Raises:
+        ZooError: no such file, of another model, or another target was asked for.
+    """
+    from quantize import QuantizedModel
+
+    if target not in (None, "integer"):
+        raise ZooError(f"--quantized runs as integer reference, not on {target}; leave --target out")
+    quantized = QuantizedModel.load(path)
+    if quantized.name != name:
+        raise ZooError(f"{path}: is of {quantized.name}, not of {name}")
+    runner = quantized.integer()
+    runner.precision = f"int8-{quantized.recipe}"
+    return runner
 
 
 def _check_artefact(name: str, runner: TileRunner, weights_sha256: str) -> None:
@@ -169,7 +198,9 @@ def _versions() -> dict[str, str]:
 def _runtime_version(target: str) -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
-    package = {"executorch": "executorch", "litert": "litert-torch", "integer": "torchao"}.get(target)
+    package = {"executorch": "executorch", "litert": "litert-torch", "coreml": "coremltools", "integer": "torchao"}.get(
+        target
+    )
     try:
         return {package: version(package)} if package else {}
     except PackageNotFoundError:  # a runtime may come from another package than the pinned one

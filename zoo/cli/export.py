@@ -18,6 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--target", action="append", required=True, help="coreml, executorch or litert; repeatable")
     parser.add_argument("--precision", default="int8", help="fp32, fp16 or int8 (default)")
     parser.add_argument("--tile", type=int, help="side of the packed input, half the sensor's (default: 256)")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="also write one JSON record each into this folder")
     parser.add_argument("--output-dir", type=Path, default=Path("artifacts"), help="default: artifacts")
     parser.add_argument(
         "--data", type=Path, help="folder with raw/: verify on its mosaics too (default: ../shared/data)"
@@ -46,23 +47,52 @@ def run(args: argparse.Namespace) -> None:
                     data=args.data or default_data(),
                 )
             )
+    if args.record:
+        for result in results:
+            write_record(args.record / f"{result.path.stem}.json", "artifact", result.to_json())
     if args.json:
         print(json.dumps([result.to_json() for result in results]))
         return
-    table = Table("artefact", "kB", "reference", "max abs", "worst dB", "int8 convolutions", "outside delegate")
+    table = Table("artefact", "kB", "worst tile against reference", "int8 convolutions", "outside delegate", box=None)
     for r in results:
-        worst = r.parity["worst_psnr_db"]
-        delegation = "none" if not r.audit["not_delegated"] else ", ".join(r.audit["not_delegated"])
+        worst, twin = r.parity["worst_psnr_db"], r.parity.get("fp32_compute")
+        verdict = f"equal to {r.parity['reference']}" if worst is None else f"{worst:.1f} dB of {r.parity['reference']}"
+        if twin:
+            verdict += f"; at fp32 {twin['differing']:.2%} differ, by <= {twin['max_steps']} steps"
+        outside = ", ".join(r.audit["not_delegated"]) or "nothing"
         table.add_row(
             r.path.name,
             f"{r.size_bytes / 1000:.0f}",
-            r.parity["reference"],
-            f"{r.parity['max_abs']:.2g}",
-            "equal" if worst is None else f"{worst:.1f}",
-            f"{r.audit['conv_int8']}/{r.audit['conv_total']}",
-            delegation if r.audit["delegated_share"] is not None else "decided on the device",
+            verdict,
+            f"{r.audit['conv_int8']} of {r.audit['conv_total']}",
+            outside if r.audit["delegated_share"] is not None else "decided on the device",
         )
-    Console().print(table)
+    # Wide enough for one line each, also where the output is a file.
+    Console(width=max(150, Console().width)).print(table)
+
+
+def write_record(path: Path, kind: str, record: dict) -> None:
+    """Evidence of one measurement: the record with its kind, the command and the date, as JSON.
+
+    Raises:
+        ZooError: the folder cannot be written to.
+    """
+    import datetime
+    import os
+    import shlex
+    import sys
+
+    from zoo.errors import ZooError
+
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    about = {"kind": kind, "command": shlex.join(["zoo", *sys.argv[1:]]), "date": date}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(about | record, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be written ({error.strerror}); give another --record") from error
 
 
 def default_data() -> Path | None:

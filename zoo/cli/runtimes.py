@@ -11,9 +11,9 @@ from zoo.errors import ZooError
 from zoo.inference.runner import TileRunner, TorchRunner
 from zoo.models.registry import create_model, nearest
 
-RUNTIMES = ("torch", "integer", "executorch", "litert")
+RUNTIMES = ("torch", "integer", "executorch", "litert", "coreml")
 PRECISIONS = ("fp32", "fp16", "int8")
-ARTEFACTS = {".pte": "executorch", ".tflite": "litert"}
+ARTEFACTS = {".pte": "executorch", ".tflite": "litert", ".mlpackage": "coreml"}
 _FOLDER = Path("artifacts")
 
 

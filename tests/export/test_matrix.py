@@ -1,0 +1,141 @@
+"""Every shipped model x target x precision through `export`: written, verified, gated, described."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export import PRECISIONS, TARGETS, artifact_path, digest_of, export, load_source, target_module
+from export.benchmark import benchmark
+from export.verify import check_gates, encode_centre, verify
+from zoo import weights
+from zoo.data.scene import synthetic_raw
+from zoo.errors import ZooError
+from zoo.models.registry import get_spec, list_models
+
+TILE = 64
+SHIPPED = [name for name in list_models() if weights.path(name, quantized=True).exists()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("artifacts")
+
+
+def test_every_listed_model_ships() -> None:
+    assert list_models() == SHIPPED
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_export(name: str, target: str, precision: str, folder: Path) -> None:
+    result = export(name, target=target, precision=precision, tile=TILE, output_dir=folder)
+    assert result.path == artifact_path(name, target, precision, TILE, folder)
+    assert result.path.exists()
+    assert result.sha256 == digest_of(result.path)
+    assert result.size_bytes < 1_000_000
+    if precision == "int8":
+        assert result.audit["conv_int8"] == result.audit["conv_total"] > 0
+        if target != "coreml":
+            assert result.parity["differing"] == 0
+            assert result.parity["max_abs"] == 0
+    if precision == "fp16":
+        assert 0 < result.parity["largest_activation"] < 65504 / 100
+    metadata = target_module(target).read_metadata(result.path)
+    spec = get_spec(name)
+    assert metadata["model"] == name
+    assert metadata["halo"] == str(spec.halo)
+    assert metadata["weights_sha256"] == result.weights_sha256
+    assert {"contract", "input", "output", "vst", "range", "versions", "licence", "edge"} <= metadata.keys()
+    entry = json.loads((folder / "manifest.json").read_text())["artifacts"][result.path.name]
+    assert entry["sha256"] == result.sha256
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_one_photo_gives_the_same_picture_on_every_int8_runtime(name: str, folder: Path) -> None:
+    x = encode_centre(synthetic_raw(2 * TILE, 2 * TILE, seed=9), TILE)
+    expected = load_source(name, "int8")[0].integer()(x)
+    for target in ("executorch", "litert"):
+        path = artifact_path(name, target, "int8", TILE, folder)
+        if not path.exists():
+            export(name, target=target, tile=TILE, output_dir=folder)
+        assert np.array_equal(target_module(target).runner(path)(x), expected), target
+
+
+def test_a_changed_file_fails_verification(folder: Path) -> None:
+    name = SHIPPED[0]
+    source, digest = load_source(name, "int8")
+    path = folder / f"other-{name}-litert-int8-{TILE}.tflite"
+    first = next(p for n, p in source.prepared.named_parameters() if p.dim() == 4)
+    first.data[0] *= 1.1
+    metadata = {"model": name, "weights_sha256": digest}
+    target_module("litert").write(source, precision="int8", tile=TILE, metadata=metadata, path=path)
+    parity = verify(path)
+    with pytest.raises(ZooError, match="differ from the integer reference"):
+        check_gates(path.name, parity, target_module("litert").audit(path))
+    path.unlink()
+
+
+def test_other_weights_are_refused(folder: Path) -> None:
+    name = SHIPPED[0]
+    path = folder / f"stale-{name}-litert-int8-{TILE}.tflite"
+    metadata = {"model": name, "weights_sha256": "0" * 64}
+    target_module("litert").write(
+        load_source(name, "int8")[0], precision="int8", tile=TILE, metadata=metadata, path=path
+    )
+    with pytest.raises(ZooError, match="other weights"):
+        verify(path)
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"name": "utnet-x", "target": "litert"}, "unknown model 'utnet-x'; did you mean"),
+        ({"name": "utnet-m", "target": "tflite"}, "unknown target 'tflite'"),
+        ({"name": "utnet-m", "target": "corml"}, "did you mean 'coreml'"),
+        ({"name": "utnet-m", "target": "litert", "precision": "int9"}, "did you mean 'int8'"),
+        ({"name": "utnet-m", "target": "litert", "tile": 100}, "must be a multiple of 8"),
+        ({"name": "utnet-m", "target": "litert", "tile": 40}, "larger than twice the halo"),
+    ],
+)
+def test_bad_requests_leave_nothing_behind(request_: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=message):
+        export(**request_, output_dir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_failed_gate_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.verify.MIN_DB", {"fp32": 1000.0, "fp16": 1000.0, "int8": 1000.0})
+    with pytest.raises(ZooError, match=r"gate failed: .* dB on tile"):
+        export(SHIPPED[0], target="litert", precision="fp16", tile=TILE, output_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ZooError, match="cannot be written to"):
+        export(SHIPPED[0], target="litert", tile=TILE, output_dir=tmp_path / "file" / "sub")
+
+
+@pytest.mark.latency
+@pytest.mark.parametrize("target", ["executorch", "litert"])
+def test_int8_is_faster_than_fp32(target: str, tmp_path: Path) -> None:
+    """Ratios of one run only. The flagship's goals are 3x and half of the peak; the bounds leave room for a busy machine."""
+    path = export("utnet-m", target=target, tile=128, output_dir=tmp_path).path
+    record = benchmark(path, threads=1, warmup_runs=3, num_runs=15)
+    assert record["speedup_over_fp32"] > 2.0
+    assert record["share_of_int8_peak"] > 0.3
+    assert record["ms"]["p10"] <= record["ms"]["median"] <= record["ms"]["p90"]
+    assert record["peak_rss_mb"] > 0
+
+
+def test_benchmark_refuses_core_ml_off_macos(folder: Path) -> None:
+    path = artifact_path(SHIPPED[0], "coreml", "int8", TILE, folder)
+    if not path.exists():
+        export(SHIPPED[0], target="coreml", tile=TILE, output_dir=folder)
+    with pytest.raises(ZooError, match="macOS"):
+        benchmark(path)
