@@ -12,8 +12,9 @@ from zoo import weights
 from zoo.errors import ZooError
 
 DATA_LICENCES = (
-    "CID22 and CLIC pictures, Condat's and gb82's sets, Wikimedia photographs (each under its own free licence, see the "
-    "set's manifest.csv); Poly Haven HDRIs (CC0)"
+    "283 pictures: 100 CC BY-SA 4.0 (CID22), 86 from L. Condat's image database (free for research), 39 CC0, 34 Unsplash "
+    "licence, 24 others free to use (Wikimedia, NASA, desktop wallpapers; CC BY-SA, CC BY, public domain); 8 HDR bands of "
+    "Poly Haven (CC0)"
 )
 
 
