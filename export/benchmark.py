@@ -49,11 +49,11 @@ def benchmark(
     Raises:
         ZooError: Core ML away from macOS, or not an artefact of this zoo.
     """
-    from export.verify import _target_of
+    from export.verify import target_of
 
     if num_runs < 1 or warmup_runs < 0 or threads < 1:
         raise ZooError("threads and runs must be at least 1")
-    target = _target_of(path)
+    target = target_of(path)
     module = target_module(target)
     metadata = module.read_metadata(path)
     if target == "coreml" and sys.platform != "darwin":
@@ -184,9 +184,9 @@ def _fresh_process_rss(path: Path, threads: int) -> float:
 
 
 def _rss_of(path: Path, threads: int) -> float:
-    from export.verify import _target_of
+    from export.verify import target_of
 
-    module = target_module(_target_of(path))
+    module = target_module(target_of(path))
     tile = int(module.read_metadata(path)["tile"])
     x = _scene_tile(tile)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -262,6 +262,10 @@ def quiet() -> Iterator[None]:
             undo.callback(os.dup2, saved, number)
             undo.callback(stream.flush)
             os.dup2(held.fileno(), number)
+        # In a notebook or a test, Python's own streams do not end in those descriptors.
+        words = undo.enter_context(os.fdopen(os.dup(held.fileno()), "w", errors="replace"))
+        undo.enter_context(contextlib.redirect_stdout(words))
+        undo.enter_context(contextlib.redirect_stderr(words))
         undo.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ REAL_RAWS = (
 
 # Gates. Decibels are of the difference against the reference's range of values over all tiles.
 MIN_DB = {"fp32": 90.0, "fp16": 50.0, "int8": 50.0}
-# Core ML at fp32: share of outputs that may differ from the integer reference, and by how many int8 steps. A sum that falls
-# within float rounding of a tie flips, and a flipped value flips a few of those that depend on it: 1.4e-3 measured.
-MAX_FLIPPED = 5e-3
-MAX_FLIP_STEPS = 2
+# Core ML at fp32: share of outputs that may differ from the integer reference, and by how many int8 steps. A sum within float
+# rounding of a tie flips (so does an addition, which XNNPACK does in fixed point), and a flipped value flips some of those that
+# depend on it; in flat areas a whole region at once. Measured: 1.4e-3 to 7.8e-3 of the outputs, up to 3 steps.
+MAX_FLIPPED = 2e-2
+MAX_FLIP_STEPS = 4
 
 
 def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
     """
     from export import load_source, target_module
 
-    target = _target_of(path)
+    target = target_of(path)
     module = target_module(target)
     metadata = module.read_metadata(path)
     source, digest = load_source(metadata["model"], metadata["precision"])
@@ -67,9 +69,9 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
     report["reference"] = "integer" if int8 else "torch fp32"
     report["largest_activation"] = _largest_activation(source, tiles) if metadata["precision"] == "fp16" else None
     if target == "coreml" and int8:
-        twin = path.with_name(f".fp32-{path.name}")
-        module.write(source, precision="int8", tile=tile, metadata={}, path=twin, compute_precision="fp32")
-        try:
+        with tempfile.TemporaryDirectory() as folder:
+            twin = Path(folder) / path.name
+            module.write(source, precision="int8", tile=tile, metadata={}, path=twin, compute_precision="fp32")
             # One int8 step of the output, to count differences in.
             step = min(float(np.diff(np.unique(y)).min()) for y in expected.values() if len(np.unique(y)) > 1)
             compared = _compare(module.runner(twin), tiles, expected)
@@ -78,8 +80,6 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
                 "max_steps": round(compared["max_abs"] / step),
                 "worst_psnr_db": compared["worst_psnr_db"],
             }
-        finally:
-            _remove(twin)
     return report
 
 
@@ -186,7 +186,12 @@ def _largest_activation(model: torch.nn.Module, tiles: list[tuple[str, np.ndarra
     return largest
 
 
-def _target_of(path: Path) -> str:
+def target_of(path: Path) -> str:
+    """The target that an artefact is for, by its suffix.
+
+    Raises:
+        ZooError: no such file, or no artefact.
+    """
     from export import TARGETS, target_module
 
     if not path.exists():
@@ -195,9 +200,3 @@ def _target_of(path: Path) -> str:
         if path.suffix == {"coreml": ".mlpackage", "executorch": ".pte", "litert": ".tflite"}[target]:
             return target_module(target).TARGET
     raise ZooError(f"{path}: is no .pte, .tflite or .mlpackage; `zoo export` writes them")
-
-
-def _remove(path: Path) -> None:
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)

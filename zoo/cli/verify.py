@@ -22,13 +22,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> None:
     from export import target_module
-    from export.verify import _target_of, check_gates, verify
+    from export.verify import check_gates, target_of, verify
     from zoo.cli.export import default_data
 
     records = {}
     for path in args.artifact:
         parity = verify(path, data=args.data or default_data())
-        audit = target_module(_target_of(path)).audit(path)
+        audit = target_module(target_of(path)).audit(path)
         check_gates(path.name, parity, audit)
         records[path.name] = {"parity": parity, "audit": audit}
         if not args.json:
