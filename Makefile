@@ -11,7 +11,7 @@ export: $(VENV)/.installed
 	$(BIN)/zoo export $(foreach target,$(TARGETS),--target $(target)) --output-dir artifacts
 
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest --data $(DATA)
+	$(BIN)/python -m pytest --data=$(DATA)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
