@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> None:
             f"{r['ms_per_megapixel']:.1f}",
             f"{r['speedup_over_fp32']:.2f}" if "speedup_over_fp32" in r else "-",
             f"{r['share_of_int8_peak']:.0%}" if "share_of_int8_peak" in r else "-",
-            f"{r['peak_rss_mb']:.0f}",
+            "-" if r["peak_rss_mb"] is None else f"{r['peak_rss_mb']:.0f}",
         )
-    Console().print(table)
+    Console(width=max(120, Console().width)).print(table)
 
 
 def _artifacts(args: argparse.Namespace) -> list[Path]:
