@@ -64,11 +64,11 @@ def main() -> None:
                     "threads": 2,
                     "seconds": done["seconds"],
                     "seconds_per_mp": done["seconds"] / megapixels,
-                    "peak_rss_mb": report["peak_rss_mb"],
+                    "peak_rss_mb": done["peak_rss_mb"],
                     "report": report,
                 }
                 write_record(Path("evidence/photos") / f"{runtime}-{size:g}mp.json", "photo", record)
-                print(f"{megapixels:.1f} MP {runtime}: {done['seconds']:.1f} s, {report['peak_rss_mb']:.0f} MB")
+                print(f"{megapixels:.1f} MP {runtime}: {done['seconds']:.1f} s, {done['peak_rss_mb']:.0f} MB")
 
 
 if __name__ == "__main__":

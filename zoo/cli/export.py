@@ -85,7 +85,9 @@ def write_record(path: Path, kind: str, record: dict) -> None:
     from zoo.errors import ZooError
 
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    about = {"kind": kind, "command": shlex.join(["zoo", *sys.argv[1:]]), "date": date}
+    program = Path(sys.argv[0])
+    name = f"python {program}" if program.suffix == ".py" and program.name != "__main__.py" else "zoo"
+    about = {"kind": kind, "command": f"{name} {shlex.join(sys.argv[1:])}".strip(), "date": date}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
