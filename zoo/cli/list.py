@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("name")
-    for title in ("params", "GMAC/MP", "halo", "weights", "PSNR dB"):
+    for title in ("params", "GMAC/MP", "halo", "weights", "validation dB"):
         table.add_column(title, justify="left" if title == "weights" else "right")
     for row in rows:
         psnr = "-" if row["psnr_db"] is None else f"{row['psnr_db']:.2f}"

@@ -12,8 +12,8 @@ from zoo import weights
 from zoo.errors import ZooError
 
 DATA_LICENCES = (
-    "283 pictures: 100 CC BY-SA 4.0 (CID22), 86 from L. Condat's image database (free for research), 39 CC0, 34 Unsplash "
-    "licence, 24 others free to use (Wikimedia, NASA, desktop wallpapers; CC BY-SA, CC BY, public domain); 8 HDR bands of "
+    "283 pictures: 100 CC BY-SA 4.0 (CID22), 86 from L. Condat's image database (free for research), 31 CC0, 34 Unsplash "
+    "licence, 32 others free to use (Wikimedia, NASA, desktop wallpapers; CC BY-SA, CC BY, public domain); 8 HDR bands of "
     "Poly Haven (CC0)"
 )
 
