@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 TARGETS := coreml executorch litert
 
-.PHONY: export test train bench evidence lint setup clean
+.PHONY: export test train bench lint setup clean
 
 export: $(VENV)/.installed
 	$(BIN)/zoo export $(foreach target,$(TARGETS),--target $(target)) --output-dir artifacts

@@ -50,8 +50,8 @@ def finetune(
 ) -> QuantizedModel:
     """Quantisation-aware training from a post-training quantised model, with its activation ranges held.
 
-    The ranges stay because they were searched for the smallest error; observers that follow the batches' extremes instead
-    widen the correction's range two- to threefold. Weight scales follow the weights.
+    The ranges stay because they were searched for the smallest error, which the extremes of a batch are not. Weight scales
+    follow the weights.
     """
     trainer = Trainer(start.prepared, config, pool, folder)
     scores = trainer.run(time_budget)

@@ -108,12 +108,12 @@ def test_clean_raws_are_the_target(pool: ImagePool) -> None:
     assert batch.shot.abs().max() == 0
 
 
-def test_all_bayer_phases_are_drawn(pool: ImagePool) -> None:
-    synthesizer = RawSynthesizer(pool, 64, NoiseRange())
-    generator = torch.Generator().manual_seed(0)
-    where = torch.rand(64, 2, generator=generator)
-    assert {(int(a * 193) % 2, int(b * 177) % 2) for a, b in where.tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    assert synthesizer.batch(2, generator).planes.shape == (2, 4, 32, 32)
+def test_all_bayer_phases_are_drawn() -> None:
+    # Each pixel holds its own phase within a 2x2 cell: what stands at a patch's origin is the phase it was cut at.
+    y, x = torch.meshgrid(torch.arange(96), torch.arange(97), indexing="ij")
+    picture = (1000 * (1 + 2 * (y % 2) + x % 2)).to(torch.uint16)[..., None].expand(-1, -1, 3).contiguous()
+    crops = RawSynthesizer(ImagePool([picture], ""), 64, NoiseRange())._crops(64, torch.Generator().manual_seed(0))
+    assert set(crops[:, 0, 0, 0].tolist()) == {1000, 2000, 3000, 4000}
 
 
 def test_same_seed_same_batch(pool: ImagePool) -> None:

@@ -24,7 +24,7 @@ _HASH_DISTANCE = 12  # of 256 bits; measured: halved and recompressed copies dif
 class ImagePool:
     """Clean linear-light pictures, kept as uint16 codes ``round(65535 * sqrt(linear / 16))``.
 
-    The square root spends the 16 bits where an 8-bit sRGB source has them: its lowest step is 140 codes wide.
+    The square root spends the 16 bits where an 8-bit sRGB source has them: its lowest step is 285 codes wide.
 
     Attributes:
         images: uint16-coded int32-free tensors ``[H, W, 3]`` (torch.uint16), on CPU until :meth:`to`.

@@ -17,7 +17,7 @@ from zoo.data.pool import ImagePool, decode_linear
 
 @dataclass(frozen=True)
 class NoiseRange:
-    """From what the noise of a training raw is drawn; defaults hold 98.6 % of 60 phones' NoiseProfile rows, ISO 50-3200."""
+    """From what the noise of a training raw is drawn; defaults hold 98.6 % of phones' NoiseProfile rows, ISO 50-3200."""
 
     shot_min: float = 2e-5
     shot_max: float = 3e-2

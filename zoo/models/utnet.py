@@ -1,9 +1,9 @@
 """Compact UtNet: a U-Net for joint denoising + demosaicing that was drawn for int8 delegates.
 
-UtNet2 (the U-Net of RawNIND, github.com/trougnouf/rawnind_jddc) costs 46 GMAC per megapixel, half of it at full packed
-resolution. Here the width sits below that: a strided convolution takes 2x2 packed pixels at once, and packed resolution keeps
-one 3x3 convolution that sees the mosaic and one that makes the output. These two earn their cost: the same pyramid without
-them stood at 31.5 dB instead of 33.6 after 1,500 steps (docs/training-log.md, "Choice of the architecture").
+UtNet2 (the U-Net of RawNIND, github.com/trougnouf/rawnind_jddc) costs 46 GMAC per megapixel. Here the width sits below packed
+resolution: a strided convolution takes 2x2 packed pixels at once, and packed resolution keeps one 3x3 convolution that sees the
+mosaic and one that makes the output. These two earn their cost: a like pyramid without them stood at 31.5 dB after 1,500 steps,
+this one at 33.7 after 1,650 (docs/training-log.md, "Choice of the architecture").
 
 Nothing but Conv2d, ConvTranspose2d(k2, s2), ReLU and add: each of these is one int8 operator on ExecuTorch (XNNPACK), LiteRT
 and Core ML. No batch norm, since nets with it lost 1-2 dB to post-training quantisation.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,8 +111,6 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return parse(typing.cast(type, hint), value, where)
     if typing.get_origin(hint) is tuple:
         return tuple(float(v) for v in value)
-    if isinstance(hint, types.UnionType):
-        return value
     if hint is float and isinstance(value, int | float | str):
         try:
             return float(value)  # YAML reads 1e-3 as a string

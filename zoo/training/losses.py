@@ -23,7 +23,7 @@ def restoration_loss(x: Tensor, correction: Tensor, batch: RawBatch, *, margin: 
         batch: the raws that ``x`` encodes.
         margin: packed pixels left out at each border.
         display_weight: weight of the L1 in a display curve, taken to first order around the target (the slope of the curve
-            is then a plain weight map: the exact form costs 22 ms of a 75 ms step on one CPU core and trained no better).
+            is then a plain weight map: the exact form cost 22 ms of a 75 ms step on one CPU core).
 
     Returns:
         scalar.
