@@ -1,0 +1,151 @@
+"""A second decoder, written from docs/bitstream.md in plain Python integers: no NumPy arithmetic, no constriction, no floats.
+
+Slow on purpose. It shares no code with ``zoo.codec``, so agreement means that the document is enough to decode from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from bisect import bisect_right
+from itertools import accumulate
+
+
+def crc32c(data: bytes) -> int:
+    """Bit by bit: polynomial 0x1EDC6F41, reflected, starting and ending with all ones."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+class Ans:
+    """The state machine of section "Entropy coder"."""
+
+    def __init__(self, data: bytes) -> None:
+        self.words = list(struct.unpack(f"<{len(data) // 4}I", data))[::-1]
+        self.state = 0
+        self._refill()
+        self._refill()
+
+    def _refill(self) -> None:
+        if self.state < 1 << 32 and self.words:
+            self.state = self.state << 32 | self.words.pop()
+
+    def symbol(self, frequencies: list[int]) -> int:
+        """The next symbol under frequencies that add up to 2^16."""
+        ends = list(accumulate(256 * f for f in frequencies))
+        assert ends[-1] == 1 << 24
+        quantile = self.state & 0xFFFFFF
+        symbol = bisect_right(ends, quantile)
+        width = 256 * frequencies[symbol]
+        self.state = (self.state >> 24) * width + quantile - (ends[symbol] - width)
+        self._refill()
+        return symbol
+
+    def bits(self, count: int) -> int:
+        """The next ``count`` equally likely bits."""
+        width = 1 << (24 - count)
+        quantile = self.state & 0xFFFFFF
+        self.state = (self.state >> 24) * width + quantile % width
+        self._refill()
+        return quantile // width
+
+    @property
+    def empty(self) -> bool:
+        return self.state == 0 and not self.words
+
+
+def encode(symbols: list[tuple[int, list[int]]]) -> bytes:
+    """Symbols with their frequencies in the order they are to be decoded in -> a tile's data."""
+    state, words = 0, []
+    for symbol, frequencies in reversed(symbols):
+        start, width = 256 * sum(frequencies[:symbol]), 256 * frequencies[symbol]
+        if state >> 40 >= width:
+            words.append(state & 0xFFFFFFFF)
+            state >>= 32
+        state = (state // width << 24) + start + state % width
+    while state:
+        words.append(state & 0xFFFFFFFF)
+        state >>= 32
+    return struct.pack(f"<{len(words)}I", *reversed(words))
+
+
+def tables_sha256(tables: dict[str, list]) -> bytes:
+    """The name of entropy tables given as nested lists."""
+    digest = hashlib.sha256(b"rzc entropy tables 1\n")
+    for name, code in zip(
+        ("frequencies", "rows", "low", "index_same", "index_left", "index_up", "steps"), "HHhiiii", strict=True
+    ):
+        rows = tables[name] if name != "low" else [tables[name]]
+        shape = [len(rows[0])] if name == "low" else [len(rows), len(rows[0])]
+        digest.update(f"{name} {' '.join(map(str, shape))}\n".encode())
+        for row in rows:
+            digest.update(struct.pack(f"<{len(row)}{code}", *row))
+    return digest.digest()
+
+
+def decode_tile(data: bytes, height: int, width: int, tables: dict[str, list]) -> tuple[list[list[int]], list[int]]:
+    """Latents [C][h * w] and priors [h * w] of one tile; ``tables`` holds the tensors as nested lists."""
+    rows, low = tables["rows"], tables["low"]
+    k, c, values = len(rows), len(rows[0]), len(tables["frequencies"][0]) - 1
+    ans = Ans(data)
+    priors: list[int] = []
+    for at in range(height * width):
+        y, x = divmod(at, width)
+        left = priors[at - 1] if x else k
+        up = priors[at - width] if y else k
+        if k == 1:
+            priors.append(0)
+        elif left == up:
+            priors.append(ans.symbol(tables["index_same"][left]))
+        else:
+            both = zip(tables["index_left"][left], tables["index_up"][up], strict=True)
+            priors.append(ans.symbol([a + b for a, b in both]))
+    latents = [[0] * (height * width) for _ in range(c)]
+    runs = sorted((rows[prior][channel], channel, prior) for prior in range(k) for channel in range(c))
+    for row, channel, prior in runs:
+        for at, own in enumerate(priors):
+            if own == prior:
+                latents[channel][at] = ans.symbol(tables["frequencies"][row])
+    escaped = [(channel, at) for channel in range(c) for at in range(height * width) if latents[channel][at] == values]
+    classes = [ans.symbol([1 << (15 - b) for b in range(16)] + [1]) for _ in escaped]
+    excess = [0] * len(escaped)
+    for b in range(1, 17):
+        for at, own in enumerate(classes):
+            if own == b:
+                excess[at] = (1 << b) + ans.bits(b) - 1
+    for channel in range(c):
+        latents[channel] = [column + low[channel] for column in latents[channel]]
+    for (channel, at), e in zip(escaped, excess, strict=True):
+        latents[channel][at] = low[channel] - 1 - e // 2 if e % 2 else low[channel] + values + e // 2
+    assert ans.empty
+    return latents, priors
+
+
+def read_file(data: bytes) -> dict:
+    """Header fields and tile payloads of an ``.rzc`` file, all checksums verified."""
+    magic, version, flags, head_size = struct.unpack_from("<8sHHI", data, 0)
+    assert (magic, version) == (b"\x89RZC\r\n\x1a\n", 1)
+    assert struct.unpack_from("<I", data, head_size - 4)[0] == crc32c(data[: head_size - 4])
+    height, width, cfa, orientation, source, quality = struct.unpack_from("<2I4B", data, 16)
+    channels, stride, core, balance, _, tiles, thumb, thumb_crc = struct.unpack_from("<3H2B3I", data, 28)
+    numbers = struct.unpack_from("<30d", data, 48)
+    model, weights, tables, make, camera, date = struct.unpack_from("<32s32s32s64s64s32s", data, 288)
+    assert thumb_crc == crc32c(data[head_size : head_size + thumb])
+    payloads = []
+    for tile in range(tiles):
+        offset, length, crc = struct.unpack_from("<QII", data, 544 + 16 * tile)
+        payloads.append(data[offset : offset + length])
+        assert crc32c(payloads[-1]) == crc
+    top, left = divmod(("RGGB", "GRBG", "GBRG", "BGGR")[cfa].index("R"), 2)
+    return {
+        "height": height, "width": width, "cfa": cfa, "orientation": orientation, "source": source, "quality": quality,
+        "channels": channels, "stride": stride, "core": core, "balance": balance, "flags": flags,
+        "black": numbers[:4], "white": numbers[4:8], "wb": numbers[8:11], "matrix": numbers[11:20], "iso": numbers[20],
+        "shot": numbers[21:24], "read": numbers[24:27], "exposure": numbers[27:],
+        "texts": [t.rstrip(b"\0").decode() for t in (model, make, camera, date)], "weights": weights, "tables": tables,
+        "payloads": payloads, "grid": (-(-(height + top) // stride), -(-(width + left) // stride)),
+    }  # fmt: skip

@@ -1,0 +1,191 @@
+"""A photo <-> a file, with any pair of networks: they come in as two functions, this module does the tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo.codec.container import Stream, pack_stream, read_tile
+from zoo.codec.entropy import encode_latents
+from zoo.codec.header import Header
+from zoo.codec.tables import EntropyTables
+from zoo.codec.tiles import Box
+from zoo.errors import ZooError
+from zoo.raw import alignment
+
+# A box of positions -> their latents, int16 [C, rows, columns]: the encoder network, which cuts the pixels it needs out of
+# the aligned mosaic itself, and EntropyTables.quantise.
+Analyse = Callable[[Box], npt.NDArray[np.int16]]
+# Dequantised latents float32 [C, n, n] -> linear RGB float32 [3, n * stride, n * stride]: the decoder network.
+Synthesise = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+Progress = Callable[[int, int], None]  # tiles done, tiles in all
+
+
+class Piece(NamedTuple):
+    """Part of a decoded photo.
+
+    Attributes:
+        box: where it lies, in pixels of the mosaic.
+        rgb: float32 (3, rows, columns).
+        whole: bool (rows, columns): False where damaged tiles had a part in the pixel.
+    """
+
+    box: Box
+    rgb: npt.NDArray[np.float32]
+    whole: npt.NDArray[np.bool_]
+
+
+def compress(
+    header: Header,
+    tables: EntropyTables,
+    analyse: Analyse,
+    *,
+    thumbnail: bytes = b"",
+    progress: Progress | None = None,
+) -> bytes:
+    """The bytes of a file, tile by tile.
+
+    Args:
+        header: of the photo, from :func:`zoo.codec.header.describe`.
+        tables: of its model.
+        analyse: called once per tile with its box of positions.
+        thumbnail: JPEG; empty for none.
+        progress: called after every tile.
+
+    Raises:
+        ZooError: tables that are not the header's, latents that do not fit the box, see also :func:`pack_stream`.
+    """
+    header.check_tables(tables)
+    if problem := header.problem():
+        raise ZooError(f"this photo cannot be written: {problem}")
+    payloads = []
+    for tile in range(header.tiles.count):
+        box = header.tiles.box(tile)
+        latents = analyse(box)
+        if latents.shape != (tables.channels, *box.shape):
+            raise ZooError(f"the encoder gave latents {latents.shape} for {tables.channels} channels of {box.shape}")
+        payloads.append(encode_latents(latents, tables))
+        if progress is not None:
+            progress(tile + 1, header.tiles.count)
+    return pack_stream(header, payloads, thumbnail)
+
+
+def pieces(
+    stream: Stream,
+    tables: EntropyTables,
+    synthesise: Synthesise,
+    *,
+    halo: int,
+    rect: Box | None = None,
+    salvage: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Piece]:
+    """Decode a photo tile by tile; at most the latents of the tile rows in reach are held.
+
+    Args:
+        stream: from :func:`zoo.codec.container.parse`.
+        tables: of its model.
+        synthesise: the decoder network; always called with ``core + 2 * halo`` positions each way.
+        halo: positions beyond a pixel's own that the network looks, >= 0.
+        rect: what to decode, in pixels of the mosaic; None for all. Only the tiles that it needs are read.
+        salvage: decode what is whole; latents of damaged tiles are 0 and what they touch is marked.
+        progress: called after every tile.
+
+    Returns:
+        Pieces row by row, without gaps or overlap.
+
+    Raises:
+        ZooError: other tables, an empty or outlying ``rect``; while iterating: a damaged tile (without ``salvage``),
+            a network that gives another shape.
+    """
+    header = stream.header
+    header.check_tables(tables, stream.name)
+    border = alignment((header.height, header.width), header.cfa)
+    frame = Box(0, 0, header.height, header.width)
+    wanted = frame if rect is None else rect
+    if not wanted or wanted.meet(frame) != wanted:
+        raise ZooError(f"{stream.name}: {tuple(wanted)} lies outside its {header.height}x{header.width} pixels")
+    wanted = wanted.move(border.top, border.left)
+    return _pieces(stream, tables, synthesise, halo, wanted, (border.top, border.left), salvage, progress)
+
+
+def decompress(
+    stream: Stream,
+    tables: EntropyTables,
+    synthesise: Synthesise,
+    *,
+    halo: int,
+    rect: Box | None = None,
+    salvage: bool = False,
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """A photo, or a rectangle of it, in one piece: 12 bytes of float a pixel. Arguments as of :func:`pieces`.
+
+    Returns:
+        rgb: float32 (3, H, W) of the mosaic's size or the rectangle's.
+        whole: bool (H, W).
+
+    Raises:
+        ZooError: see :func:`pieces`.
+    """
+    parts = pieces(stream, tables, synthesise, halo=halo, rect=rect, salvage=salvage, progress=progress)
+    area = rect or Box(0, 0, stream.header.height, stream.header.width)
+    rgb, whole = np.empty((3, *area.shape), np.float32), np.empty(area.shape, bool)
+    for part in parts:
+        to = part.box.move(-area.y0, -area.x0).slices
+        rgb[:, *to], whole[to] = part.rgb, part.whole
+    return rgb, whole
+
+
+def _pieces(
+    stream: Stream,
+    tables: EntropyTables,
+    synthesise: Synthesise,
+    halo: int,
+    wanted: Box,
+    offset: tuple[int, int],
+    salvage: bool,
+    progress: Progress | None,
+) -> Iterator[Piece]:
+    """``wanted`` in pixels of the aligned mosaic, which begins ``offset`` before the mosaic."""
+    tiles, stride = stream.tiles, stream.header.stride
+    cache: dict[int, npt.NDArray[np.int16]] = {}
+    damaged: set[int] = set()
+
+    def read(tile: int) -> npt.NDArray[np.int16]:
+        if tile not in cache:
+            try:
+                cache[tile] = read_tile(stream, tile, tables)
+            except ZooError:
+                if not salvage:
+                    raise
+                damaged.add(tile)
+                cache[tile] = np.zeros((tables.channels, *tiles.box(tile).shape), np.int16)
+        return cache[tile]
+
+    todo = tiles.over(tiles.positions(wanted))
+    for done, tile in enumerate(todo, 1):
+        window = tiles.window(tile, halo)
+        box = tiles.pixels(tile).meet(wanted)
+        needed = tiles.positions(box).grow(halo)
+        neighbours = tiles.over(needed)
+        row = neighbours[0] // tiles.columns * tiles.columns
+        for old in [t for t in cache if t < row]:  # tiles come row by row: no later window reaches above this row
+            del cache[old]
+        latents = tables.dequantise(tiles.gather(window, needed, tables.channels, read), stream.header.quality)
+        rgb = synthesise(latents)
+        if rgb.shape != (3, window.shape[0] * stride, window.shape[1] * stride):
+            raise ZooError(f"the decoder gave a picture {rgb.shape} for latents {latents.shape} of stride {stride}")
+        whole = np.ones(box.shape, bool)
+        for other in neighbours:
+            if other in damaged:
+                touched = tiles.box(other).grow(halo).scale(stride).meet(box)
+                if touched:
+                    whole[touched.move(-box.y0, -box.x0).slices] = False
+        inside = box.move(-window.y0 * stride, -window.x0 * stride)
+        yield Piece(box.move(-offset[0], -offset[1]), rgb[:, *inside.slices], whole)
+        if progress is not None:
+            progress(done, len(todo))
