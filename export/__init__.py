@@ -17,11 +17,13 @@ from typing import Any
 
 from zoo import weights
 from zoo.errors import ZooError
-from zoo.models.registry import DEFAULT_MODEL, ModelSpec, create_model, get_spec, nearest
+from zoo.models.contracts import get_contract
+from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_int8, create_model, get_spec, nearest
 
 TARGETS = ("coreml", "executorch", "litert")
 PRECISIONS = ("fp32", "fp16", "int8")
-DEFAULT_TILE = 256
+DEFAULT_TILE: int | None = None  # the model's own, see default_tile
+LEAST_DEFAULT_TILE = 256
 MANIFEST = "manifest.json"
 _PACKAGES = {
     "coreml": ("coremltools",),
@@ -78,10 +80,18 @@ def target_module(target: str) -> ModuleType:
 
 
 def artifact_path(
-    name: str, target: str, precision: str = "int8", tile: int = DEFAULT_TILE, output_dir: Path | str = "artifacts"
+    name: str, target: str, precision: str = "int8", tile: int | None = None, output_dir: Path | str = "artifacts"
 ) -> Path:
-    """Where :func:`export` puts an artefact: ``<name>-<target>-<precision>-<tile>.<suffix>``."""
+    """Where :func:`export` puts an artefact: ``<name>-<target>-<precision>-<tile>.<suffix>``; None for the default tile."""
+    tile = tile or default_tile(get_spec(name))
     return Path(output_dir) / f"{name}-{target}-{precision}-{tile}.{target_module(target).SUFFIX}"
+
+
+def default_tile(spec: ModelSpec) -> int:
+    """256 packed pixels, or four margins if that is more: at least a quarter of each tile is then new picture."""
+    margin = -(-spec.halo // spec.tile_multiple) * spec.tile_multiple
+    least = max(LEAST_DEFAULT_TILE, 4 * margin)
+    return -(-least // spec.tile_multiple) * spec.tile_multiple
 
 
 def export(
@@ -89,7 +99,7 @@ def export(
     *,
     target: str,
     precision: str = "int8",
-    tile: int = DEFAULT_TILE,
+    tile: int | None = None,
     output_dir: Path | str = "artifacts",
     data: Path | None = None,
 ) -> ExportResult:
@@ -99,7 +109,7 @@ def export(
         name: registered model.
         target: ``coreml``, ``executorch`` or ``litert``.
         precision: ``fp32``, ``fp16`` or ``int8`` (from the QAT weights).
-        tile: side of the packed input, a multiple of the model's tile multiple.
+        tile: side of the packed input, a multiple of the model's tile multiple; None for :func:`default_tile`.
         output_dir: made if missing; its ``manifest.json`` is brought up to date.
         data: folder with ``raw/``, whose mosaics are then verified on beside the synthetic ones.
 
@@ -114,6 +124,9 @@ def export(
             f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}; choose from {', '.join(PRECISIONS)}"
         )
     spec = get_spec(name)
+    if precision == "int8":
+        check_int8(name)
+    tile = default_tile(spec) if tile is None else tile
     if tile % spec.tile_multiple or tile <= 2 * spec.halo:
         raise ZooError(
             f"{name}: tile {tile} must be a multiple of {spec.tile_multiple} and larger than twice the halo of {spec.halo}"
@@ -147,14 +160,24 @@ def export(
 
 
 def load_source(name: str, precision: str) -> tuple[Any, str]:
-    """What an artefact is written from, and the sha256 of its weights."""
+    """What an artefact is written from, and the sha256 of its weights (empty for a model without any).
+
+    Raises:
+        ZooError: no weights, or int8 of a float reference.
+    """
+    if precision == "int8":
+        check_int8(name)
+    elif get_spec(name).params == 0:
+        return create_model(name), ""
     file = weights.verified(name, quantized=precision == "int8")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if precision == "int8":
         from quantize import QuantizedModel
 
         return QuantizedModel.load(file), digest
-    return create_model(name, pretrained=True), digest
+    from zoo.models.layers import fold_norms
+
+    return fold_norms(create_model(name, pretrained=True)), digest
 
 
 def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str) -> dict[str, str]:
@@ -164,15 +187,7 @@ def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str) 
         "model": spec.name,
         "task": spec.task,
         "contract": spec.contract,
-        "input": "float32 NCHW; planes 0-3: R, G1, G2, B of the RGGB mosaic, (raw-black)/(white-black) x white balance "
-        "(green = 1), not clipped, then VST; 4-7: the same minus their 3x3 means, over 4*range, clamped to +-1.5; 8-10: "
-        "2*sqrt(sigma) of R, G, B; 11: sqrt(c)",
-        "vst": "x/(sqrt(max(x,0)+c)+sqrt(c))/(sqrt(1+c)-sqrt(c)); c = clamp(3/8*S + O/S, 1/512, 1) of green; noise variance "
-        "S*x+O after white balance",
-        "range": "0.03 + sigma of green; sigma = sqrt(S*0.18+O) * 0.5/sqrt(0.18+c)/(sqrt(1+c)-sqrt(c))",
-        "output": "float32 NCHW, 12 planes y; y*range is added to the Malvar 2004 demosaic of planes 0-3; then "
-        "inverse VST, then 2x depth-to-space (plane = colour*4 + 2*dy + dx); white-balanced linear camera RGB, absolute "
-        "scale, not clipped",
+        **get_contract(spec.contract).words,
         "halo": str(spec.halo),
         "tile_multiple": str(spec.tile_multiple),
         "edge": "mirror the mosaic (reflect without repeating the edge) by at least the halo",

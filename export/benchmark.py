@@ -19,9 +19,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from export import load_source, target_module
+from export.target import contract_in
 from export.verify import encode_centre
 from zoo.errors import ZooError
 from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
+from zoo.models.contracts import Contract
 
 # 128 channels: the widest plain 3x3 stack still gains nothing at 256 (974 against 989 GOPS, one thread).
 _PEAK_WIDTH, _PEAK_LAYERS, _PEAK_TILE = 128, 4, 64
@@ -131,7 +133,7 @@ def _rivals(module: Any, metadata: dict[str, str], threads: int, folder: Path) -
     tile = int(metadata["tile"])
     twin = folder / f"twin.{module.SUFFIX}"
     source, _ = load_source(metadata["model"], "fp32")
-    module.write(source, precision="fp32", tile=tile, metadata={}, path=twin)
+    module.write(source, precision="fp32", tile=tile, metadata={"contract": contract_in(metadata).name}, path=twin)
     torch.manual_seed(0)
     peak = PeakNet().eval()
     prepared = prepare(peak)
@@ -146,14 +148,14 @@ def _rivals(module: Any, metadata: dict[str, str], threads: int, folder: Path) -
 
 def _ready(module: Any, path: Path, threads: int, tile: int) -> Callable[[], None]:
     runner = module.runner(path, threads=threads)
-    runner(_scene_tile(tile))
+    runner(_scene_tile(tile, runner.contract))
     return runner.invoke
 
 
-def _scene_tile(tile: int) -> np.ndarray:
+def _scene_tile(tile: int, contract: Contract | None = None) -> np.ndarray:
     from zoo.data.scene import synthetic_raw
 
-    return encode_centre(synthetic_raw(2 * tile, 2 * tile), tile)
+    return encode_centre(synthetic_raw(2 * tile, 2 * tile), tile, contract)
 
 
 def _interleaved(calls: dict[str, Callable[[], None]], warmup: int, runs: int) -> dict[str, list[float]]:
@@ -188,8 +190,8 @@ def _rss_of(path: Path, threads: int) -> float:
     from export.verify import target_of
 
     module = target_module(target_of(path))
-    tile = int(module.read_metadata(path)["tile"])
-    x = _scene_tile(tile)
+    metadata = module.read_metadata(path)
+    x = _scene_tile(int(metadata["tile"]), contract_in(metadata))
     before = _memory_mb("VmRSS")
     # Importing converters peaks higher than any of our networks: start the high-water mark again (Linux, proc(5)).
     Path("/proc/self/clear_refs").write_text("5")

@@ -73,7 +73,7 @@ def write(
         raise ZooError(f"{precision} computes in {' or '.join(allowed)}, not in {compute}")
     stamped = stamp({**metadata, "compute_precision": compute}, TARGET, precision, tile)
     module = net.graph(fold=True) if precision == "int8" else net
-    example = example_input(tile)
+    example = example_input(tile, metadata)
     with quiet():
         import coremltools as ct
 

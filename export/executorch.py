@@ -69,7 +69,7 @@ def write(net: Any, *, precision: str, tile: int, metadata: dict[str, str], path
         from executorch.exir.passes import MemoryPlanningPass
 
         program = to_edge_transform_and_lower(
-            torch.export.export(module, (example_input(tile),)),
+            torch.export.export(module, (example_input(tile, metadata),)),
             partitioner=[XnnpackPartitioner()],
             # The verifier does not know the quantized_decomposed operators that the partitioner is about to take.
             compile_config=EdgeCompileConfig(_check_ir_validity=False),

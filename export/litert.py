@@ -68,11 +68,12 @@ def write(net: Any, *, precision: str, tile: int, metadata: dict[str, str], path
     path = Path(path)
     check_request(net, precision, tile, path, SUFFIX)
     entries = {METADATA_KEY: json.dumps(stamp(metadata, TARGET, precision, tile))}
+    example = example_input(tile, metadata)
     with quiet():
         if precision == "int8":
-            buffer = _convert(_on_grid(copy.deepcopy(net.graph(fold=False))), tile, int8=True)
+            buffer = _convert(_on_grid(copy.deepcopy(net.graph(fold=False))), example, int8=True)
         else:
-            buffer = _convert(net, tile, int8=False)
+            buffer = _convert(net, example, int8=False)
         if precision == "fp16":
             buffer = _halve_weights(buffer)
             entries.update([_REDUCED_PRECISION])
@@ -122,7 +123,7 @@ def _evaluate(graph: torch.fx.GraphModule, value: Any) -> Any:
     return value.target(*[_evaluate(graph, a) for a in value.args], **value.kwargs)  # type: ignore[operator]
 
 
-def _convert(module: torch.nn.Module, tile: int, int8: bool) -> bytes:
+def _convert(module: torch.nn.Module, example: torch.Tensor, int8: bool) -> bytes:
     """The converter's own ``.tflite``."""
     import litert_torch
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
@@ -133,7 +134,7 @@ def _convert(module: torch.nn.Module, tile: int, int8: bool) -> bytes:
         # This quantizer annotates nothing any more; naming one is what makes the converter keep int8 as int8.
         quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
         config = QuantConfig(pt2e_quantizer=quantizer)
-    return litert_torch.convert(module, (example_input(tile),), quant_config=config).model_content()
+    return litert_torch.convert(module, (example,), quant_config=config).model_content()
 
 
 def _halve_weights(buffer: bytes) -> bytes:

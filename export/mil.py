@@ -157,6 +157,30 @@ def _max_pool(given: Inputs) -> Tensor:
     return F.max_pool2d(x, _ints(given["kernel_sizes"]), _ints(given["strides"]))
 
 
+def _slice(given: Inputs) -> Tensor:
+    """Masks say where a bound is open."""
+    x = given["x"]
+    rank = x.dim()
+    steps = _ints(given["stride"]) if given.get("stride") is not None else [1] * rank
+    lows, highs = _bounds(given, "begin", rank), _bounds(given, "end", rank)
+    if min(steps) < 1 or (given.get("squeeze_mask") is not None and any(given["squeeze_mask"])):
+        raise ZooError("the MIL interpreter does not know slices that reverse or drop an axis")
+    return x[tuple(slice(*bounds) for bounds in zip(lows, highs, steps, strict=True))]
+
+
+def _bounds(given: Inputs, name: str, rank: int) -> list[int | None]:
+    mask = given.get(f"{name}_mask")
+    opened = [False] * rank if mask is None else [bool(m) for m in mask]
+    return [None if o else v for v, o in zip(_ints(given[name]), opened, strict=True)]
+
+
+def _upsample_bilinear(given: Inputs) -> Tensor:
+    if given["align_corners"] or not given.get("half_pixel_centers", True):
+        raise ZooError("the MIL interpreter knows bilinear upsampling with half-pixel centres only")
+    factors = [float(given["scale_factor_height"]), float(given["scale_factor_width"])]
+    return F.interpolate(given["x"], scale_factor=factors, mode="bilinear", align_corners=False)
+
+
 def _along(value: Any, like: Tensor, axis: Any) -> Tensor:
     """A scale or zero point, shaped to broadcast: one number, or one for each index along ``axis``."""
     value = torch.as_tensor(value).float()
@@ -215,11 +239,15 @@ _OPERATORS: dict[str, Callable[[Inputs], Tensor]] = {
     "max_pool": _max_pool,
     "mul": lambda g: torch.as_tensor(g["x"]) * g["y"],
     "pixel_shuffle": lambda g: F.pixel_shuffle(g["x"], int(g["upscale_factor"])),
+    "pixel_unshuffle": lambda g: F.pixel_unshuffle(g["x"], int(g["downscale_factor"])),
+    "prelu": lambda g: F.prelu(g["x"], g["alpha"]),
     "quantize": _quantize,
     "relu": lambda g: torch.relu(g["x"]),
     "relu6": lambda g: F.relu6(g["x"]),
     "reshape": lambda g: g["x"].reshape(_ints(g["shape"])),
     "sigmoid": lambda g: torch.sigmoid(g["x"]),
+    "slice_by_index": _slice,
     "sub": lambda g: torch.as_tensor(g["x"]) - g["y"],
     "transpose": lambda g: g["x"].permute(_ints(g["perm"])),
+    "upsample_bilinear": _upsample_bilinear,
 }

@@ -7,9 +7,9 @@ A target is a file with the same four functions, so that the verbs and the tests
 * ``runner(path, threads=1)`` runs the saved file,
 * ``audit(path)`` tells from the saved file alone which operators compute in which type, and which are delegated.
 
-Input and output are float32 at every precision, ``[1, IN_CHANNELS, tile, tile]`` and ``[1, OUT_CHANNELS, tile, tile]``
-(:mod:`zoo.models.contract`), named ``input`` and ``output`` where the format has names: artefacts of one model swap by
-swapping the file.
+Input and output are float32 at every precision, ``[1, in_channels, tile, tile]`` and ``[1, out_channels, tile, tile]`` as the
+contract says that the metadata name (:mod:`zoo.models.contracts`; ``bayer_vst_v1`` if they name none), called ``input`` and
+``output`` where the format has names: artefacts of one model swap by swapping the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
+from zoo.models.contracts import DEFAULT_CONTRACT, Contract, get_contract
 
 PRECISIONS = ("fp32", "fp16", "int8")
 METADATA_KEY = "zoo_metadata"
@@ -108,9 +108,11 @@ class Runner(ABC):
         target: name of the target file that made it.
         precision: ``fp32``, ``fp16`` or ``int8``, from the file's metadata.
         tile: height and width in packed pixels, from the file's metadata.
+        contract: from the file's metadata.
     """
 
     def __init__(self, metadata: Mapping[str, str]) -> None:
+        self.contract = contract_in(metadata)
         self.target = metadata["target"]
         self.precision = metadata["precision"]
         self.tile = int(metadata["tile"])
@@ -119,22 +121,22 @@ class Runner(ABC):
         """Run one tile.
 
         Args:
-            x: float32 ``[1, IN_CHANNELS, tile, tile]``.
+            x: float32 ``[1, in_channels, tile, tile]``.
 
         Returns:
-            float32 ``[1, OUT_CHANNELS, tile, tile]``, the caller's own copy.
+            float32 ``[1, out_channels, tile, tile]``, the caller's own copy.
 
         Raises:
             ZooError: another shape or type.
         """
-        expected = (1, IN_CHANNELS, self.tile, self.tile)
+        expected = (1, self.contract.in_channels, self.tile, self.tile)
         if not isinstance(x, np.ndarray) or x.shape != expected or x.dtype != np.float32:
             got = f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
             raise ZooError(f"this {self.target} file takes float32 {list(expected)}, not {got}")
         self._feed(np.require(x, requirements=["C", "W"]))
         self.invoke()
         y = self._fetch()
-        expected = (1, OUT_CHANNELS, self.tile, self.tile)
+        expected = (1, self.contract.out_channels, self.tile, self.tile)
         if y.shape != expected:
             raise ZooError(f"this {self.target} file gives {list(y.shape)}, not {list(expected)}")
         return y
@@ -175,9 +177,18 @@ def check_request(net: Any, precision: str, tile: int, path: Path, suffix: str) 
         raise ZooError(f"there is no folder {path.parent} to write to")
 
 
-def example_input(tile: int) -> torch.Tensor:
-    """What the network is traced with: float32 zeros ``[1, IN_CHANNELS, tile, tile]``."""
-    return torch.zeros(1, IN_CHANNELS, tile, tile)
+def contract_in(metadata: Mapping[str, str]) -> Contract:
+    """The contract that metadata name; the default one if they name none.
+
+    Raises:
+        ZooError: an unknown one.
+    """
+    return get_contract(metadata.get("contract", DEFAULT_CONTRACT))
+
+
+def example_input(tile: int, metadata: Mapping[str, str]) -> torch.Tensor:
+    """What the network is traced with: float32 zeros ``[1, in_channels, tile, tile]``."""
+    return torch.zeros(1, contract_in(metadata).in_channels, tile, tile)
 
 
 def stamp(metadata: Mapping[str, str], target: str, precision: str, tile: int) -> dict[str, str]:

@@ -13,7 +13,7 @@ import torch
 
 from zoo.errors import ZooError
 from zoo.evaluation.bed import LEVELS
-from zoo.models import contract
+from zoo.models.contracts import DEFAULT_CONTRACT, Contract, get_contract
 from zoo.raw.image import RawImage
 
 REAL_RAWS = (
@@ -50,6 +50,7 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
         ZooError: not an artefact of this zoo, or of weights that this version does not hold.
     """
     from export import load_source, target_module
+    from export.target import contract_in
 
     target = target_of(path)
     module = target_module(target)
@@ -62,7 +63,8 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
 
     reference = source.integer() if int8 else TorchRunner(source)
     tile = int(metadata["tile"])
-    tiles = list(tiles_of(tile, data))
+    contract = contract_in(metadata)
+    tiles = list(tiles_of(tile, contract, data))
     expected = {name: reference(x) for name, x in tiles}
     report = _compare(module.runner(path), tiles, expected)
     report["reference"] = "integer" if int8 else "torch fp32"
@@ -70,7 +72,8 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
     if target == "coreml" and int8:
         with tempfile.TemporaryDirectory() as folder:
             twin = Path(folder) / path.name
-            module.write(source, precision="int8", tile=tile, metadata={}, path=twin, compute_precision="fp32")
+            named = {"contract": contract.name}
+            module.write(source, precision="int8", tile=tile, metadata=named, path=twin, compute_precision="fp32")
             # One int8 step of the output, to count differences in.
             step = min(float(np.diff(np.unique(y)).min()) for y in expected.values() if len(np.unique(y)) > 1)
             compared = _compare(module.runner(twin), tiles, expected)
@@ -113,22 +116,32 @@ def check_gates(name: str, parity: dict[str, Any], audit: dict[str, Any]) -> Non
         raise ZooError(f"{name}: gate failed: {'; '.join(failures)}")
 
 
-def tiles_of(tile: int, data: Path | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """Network inputs ``[1, 12, tile, tile]`` from our synthetic scene at four noise levels, and from real raws."""
+def tiles_of(tile: int, contract: Contract, data: Path | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Network inputs ``[1, in_channels, tile, tile]`` from our synthetic scene at four noise levels, and from real raws."""
     from zoo.data.scene import synthetic_raw
 
     for level, (shot, read) in LEVELS.items():
-        yield f"scene-{level}", encode_centre(synthetic_raw(2 * tile, 2 * tile, shot=shot, read=read), tile)
+        yield f"scene-{level}", encode_centre(synthetic_raw(2 * tile, 2 * tile, shot=shot, read=read), tile, contract)
     if data is not None:
         from zoo.raw import read_raw
 
         for file in REAL_RAWS:
             if (data / "raw" / file).exists():
-                yield file.split(".")[0], encode_centre(read_raw(data / "raw" / file), tile)
+                yield file.split(".")[0], encode_centre(read_raw(data / "raw" / file), tile, contract)
 
 
-def encode_centre(raw: RawImage, tile: int) -> np.ndarray:
-    """The network's input for the centre of a raw, mirrored where the raw is smaller than the tile."""
+def encode_centre(raw: RawImage, tile: int, contract: Contract | None = None) -> np.ndarray:
+    """The network's input for the centre of a Bayer raw, mirrored where the raw is smaller than the tile.
+
+    Args:
+        raw: any phase.
+        tile: packed side.
+        contract: of the network; None for the compact models'.
+
+    Returns:
+        float32 ``[1, in_channels, tile, tile]``.
+    """
+    contract = contract or get_contract(DEFAULT_CONTRACT)
     planes, _ = raw.packed()
     h, w = planes.shape[1:]
     top, left = max(0, (h - tile) // 2), max(0, (w - tile) // 2)
@@ -138,7 +151,8 @@ def encode_centre(raw: RawImage, tile: int) -> np.ndarray:
         np.pad(planes, missing, mode="symmetric") * np.array([raw.wb[0], 1, 1, raw.wb[2]], np.float32)[:, None, None]
     )
     noise = raw.noise.balanced(raw.wb)
-    x = contract.encode(torch.from_numpy(planes)[None], torch.tensor([noise.shot]), torch.tensor([noise.read]))
+    told = torch.tensor([noise.shot]), torch.tensor([noise.read]), torch.tensor([raw.wb])
+    x = contract.encode(torch.from_numpy(planes)[None], *told)
     return np.ascontiguousarray(x.numpy(), np.float32)
 
 

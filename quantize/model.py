@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from quantize.integer import IntegerNetwork, attribute
 from quantize.recipe import PerChannelFakeQuantize, fake_quantizers, prepare
 from zoo.errors import ZooError
-from zoo.models.contract import IN_CHANNELS
+from zoo.models.contracts import contract_of
 
 FORMAT = 1
 
@@ -51,7 +51,7 @@ class QuantizedModel:
             # Weight scales := max|w| / 127 of the final weights; a forward pass with observers on does it.
             for module in fake_quantizers(prepared, PerChannelFakeQuantize).values():
                 module.enable_observer()
-            prepared(torch.zeros(1, IN_CHANNELS, 64, 64))
+            prepared(torch.zeros(1, contract_of(None, self.name).in_channels, 64, 64))
             # fold=False leaves quantize ops on the weights, but the int8 values are the same.
             converted = convert_pt2e(prepared, fold_quantize=fold)
         return snap_biases(converted)

@@ -16,7 +16,8 @@ from quantize.model import QuantizedModel
 from quantize.recipe import prepare
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawSynthesizer
-from zoo.models import contract
+from zoo.models.contracts import Contract, contract_of
+from zoo.models.registry import check_int8
 from zoo.training.config import TrainConfig
 from zoo.training.trainer import Trainer
 
@@ -33,9 +34,13 @@ def post_training(name: str, model: nn.Module, pool: ImagePool, config: TrainCon
         model: with its float weights.
         pool: clean pictures to synthesise raws from.
         config: patch size and noise of the calibration raws.
+
+    Raises:
+        ZooError: a float reference.
     """
+    check_int8(name)
     prepared = prepare(model)
-    extremes = calibrate(prepared, _calibration_inputs(pool, config))
+    extremes = calibrate(prepared, _calibration_inputs(contract_of(model, name), pool, config))
     facts = {
         "calibration": {"raws": CALIBRATION_BATCHES * config.batch, "patch": config.patch, "data_sha256": pool.digest},
         # For fp16: everything the network computes stays this far below 65504.
@@ -65,9 +70,9 @@ def finetune(
     return QuantizedModel(start.name, "qat", start.prepared, start.facts | {"training": training})
 
 
-def _calibration_inputs(pool: ImagePool, config: TrainConfig) -> Iterator[Tensor]:
+def _calibration_inputs(contract: Contract, pool: ImagePool, config: TrainConfig) -> Iterator[Tensor]:
     synthesizer = RawSynthesizer(pool, config.patch, config.noise)
     generator = torch.Generator().manual_seed(config.seed + 1)
     for _ in range(CALIBRATION_BATCHES):
         raws = synthesizer.batch(config.batch, generator)
-        yield contract.encode(raws.planes, raws.shot, raws.read)
+        yield contract.encode(raws.planes, raws.shot, raws.read, raws.wb, raws.cfa)

@@ -14,7 +14,7 @@ from torch import nn
 from torchao.quantization.pt2e import FakeQuantize, MinMaxObserver, MovingAveragePerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationConfig, QuantizationSpec
 
-from zoo.models.contract import IN_CHANNELS
+from zoo.models.contracts import contract_of
 
 
 class PerChannelFakeQuantize(FakeQuantize):
@@ -72,7 +72,7 @@ def prepare(model: nn.Module) -> nn.Module:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        example = (torch.zeros(2, IN_CHANNELS, 64, 64),)
+        example = (torch.zeros(2, contract_of(model).in_channels, 64, 64),)
         # check_guards=False: else the graph refuses every shape but the example's.
         exported = torch.export.export(model.train(), example).module(check_guards=False)
         model.eval()

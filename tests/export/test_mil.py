@@ -21,6 +21,7 @@ WEIGHT = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1))
 SMALL = torch.randn(4, 6, 2, 2, generator=torch.Generator().manual_seed(2))
 WIDE = torch.randn(4, 6, 4, 4, generator=torch.Generator().manual_seed(3))
 BIAS = torch.arange(6.0) / 3
+SLOPES = torch.tensor([0.1, 0.2, 0.3, -0.4])
 
 
 class Function(nn.Module):
@@ -68,12 +69,17 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max_pool, padded": lambda x: F.max_pool2d(x - 9, 3, 2, 1),
     "mul": lambda x: x * F.relu(x),
     "pixel_shuffle": lambda x: F.pixel_shuffle(x, 2),
+    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2),
+    "prelu": lambda x: F.prelu(x, SLOPES),
     "relu": F.relu,
     "relu6": F.relu6,
     "reshape": lambda x: x.reshape(1, 16, 4, 4),
     "sigmoid": torch.sigmoid,
+    "slice_by_index": lambda x: x[:, 1:3],
+    "slice_by_index, strided": lambda x: x[:, :, 1:, ::2],
     "sub": lambda x: x - F.relu(x),
     "transpose": lambda x: x.permute(0, 2, 3, 1),
+    "upsample_bilinear": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False),
 }
 
 
@@ -88,6 +94,16 @@ def test_operator_computes_what_torch_computes(name: str, tmp_path: Path) -> Non
 def test_every_operator_is_tested() -> None:
     elsewhere = {"cast", "constexpr_affine_dequantize", "constexpr_blockwise_shift_scale", "dequantize", "quantize"}
     assert {name.split(",")[0] for name in FUNCTIONS} | elsewhere == set(mil._OPERATORS)
+
+
+def test_what_the_interpreter_does_not_know_is_named() -> None:
+    x = example()
+    backwards = {"x": x, "begin": [0, 0, 0, 7], "end": [1, 4, 8, 0], "stride": [1, 1, 1, -1]}
+    with pytest.raises(ZooError, match="slices that reverse"):
+        mil._slice(backwards)
+    corners = {"x": x, "scale_factor_height": 2, "scale_factor_width": 2, "align_corners": True}
+    with pytest.raises(ZooError, match="half-pixel centres only"):
+        mil._upsample_bilinear(corners)
 
 
 def test_fp16_results_are_rounded_operator_by_operator(tmp_path: Path) -> None:

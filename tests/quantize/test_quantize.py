@@ -1,5 +1,6 @@
 """Quantisation as a value: ranges, saving and loading, the integer reference. (Runtimes: tests/export.)"""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,14 @@ from export.verify import LEVELS, encode_centre
 from quantize import QuantizedModel
 from quantize.calibrate import calibrate
 from quantize.model import snap_biases
+from quantize.qat import post_training
 from quantize.recipe import prepare
+from zoo.data.pool import ImagePool
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
 from zoo.models.registry import create_model
+from zoo.training.config import TrainConfig
+from zoo.training.trainer import Trainer
 
 
 def scene(size: int, seed: int = 0) -> list[torch.Tensor]:
@@ -119,3 +124,18 @@ def test_calibration_beats_the_full_range(model: torch.nn.Module) -> None:
             return sum(float((prepared(t) - model(t)).square().mean()) for t in tiles)
 
     assert error(spiky) < 3 * error(tiles)
+
+
+def test_float_references_are_not_quantised() -> None:
+    pool = ImagePool([torch.zeros(200, 200, 3, dtype=torch.uint16)], "")
+    with pytest.raises(ZooError, match="utnet2 is a float reference"):
+        post_training("utnet2", create_model("utnet2"), pool, TrainConfig(model="utnet2"))
+
+
+def test_a_prepared_graph_trains_under_its_model_s_contract(quantized: QuantizedModel, tmp_path: Path) -> None:
+    """The graph has lost the attribute ``contract``; the configuration's name says it."""
+    pool = ImagePool([torch.full((200, 200, 3), 9000, dtype=torch.uint16)], "")
+    values = {"model": "utnet-n", "batch": 2, "patch": 64, "precision": "fp32", "steps": 1, "validate_every": 100}
+    trainer = Trainer(copy.deepcopy(quantized.prepared), TrainConfig(**values), pool, tmp_path)  # type: ignore[arg-type]
+    assert trainer.contract.name == "bayer_vst_v1"
+    assert trainer._train_step() > 0

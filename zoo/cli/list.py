@@ -34,13 +34,13 @@ def run(args: argparse.Namespace) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("name")
-    for title in ("params", "GMAC/MP", "halo", "weights", "validation dB"):
-        table.add_column(title, justify="left" if title == "weights" else "right")
+    for title in ("task", "contract", "params", "GMAC/MP", "halo", "weights", "validation dB"):
+        table.add_column(title, justify="left" if title in ("task", "contract", "weights") else "right")
     for row in rows:
         psnr = "-" if row["psnr_db"] is None else f"{row['psnr_db']:.2f}"
         cost = f"{row['params']:,}", f"{row['gmac_per_mp']:.2f}", str(row["halo"])
-        table.add_row(row["name"], *cost, ", ".join(row["weights"]) or "-", psnr)
-    Console().print(table)
+        table.add_row(row["name"], row["task"], row["contract"], *cost, ", ".join(row["weights"]) or "-", psnr)
+    Console(width=max(120, Console().width)).print(table)  # one line each, also where the output is a file
 
 
 def _row(name: str) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
-from zoo import models, weights
+from zoo import weights
+from zoo.models.contracts import documentation
 from zoo.models.registry import get_spec
 
 
@@ -27,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     files = [weights.path(args.name, quantized=quantised) for quantised in (False, True)]
     facts: dict[str, Any] = {
         "spec": dataclasses.asdict(spec),
-        "contract": _contract(),
+        "contract": documentation(spec.contract),
         "weights": [
             {"file": str(f), "bytes": f.stat().st_size, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()}
             for f in files
@@ -45,9 +44,3 @@ def run(args: argparse.Namespace) -> None:
     contract = facts.pop("contract")
     print(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=110))
     print(contract)
-
-
-def _contract() -> str:
-    """What :mod:`zoo.models.contract` says of itself, read without importing it, as that would load torch."""
-    source = (Path(models.__path__[0]) / "contract.py").read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(source)) or ""

@@ -13,9 +13,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "train",
         help="train a model; stop it at any time and run it again to go on",
         description="Trains on synthetic raws made from a folder of clean pictures. A run interrupted by Ctrl-C, a time "
-        "budget or a crash goes on from its checkpoint when the same command is given again.",
+        "budget or a crash goes on from its checkpoint when the same command is given again. Several GPUs: "
+        "torchrun --nproc-per-node N -m zoo train ...",
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/ and zoo.training.config")
+    parser.add_argument("--model", help="registered model (default: what the configuration says)")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder of the run")
     parser.add_argument("--data", help="folder of clean pictures (default: what the configuration says)")
     parser.add_argument("--time-budget", default="", help="stop cleanly after 90s, 9m, 1.5h")
@@ -27,18 +29,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def run(args: argparse.Namespace) -> None:
     import torch
 
+    from zoo.errors import ZooError
     from zoo.models.registry import create_model
+    from zoo.training import distributed
     from zoo.training.config import load_config, parse_duration
     from zoo.training.trainer import Trainer
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    config = load_config(args.config, data=args.data, steps=args.steps)
+    config = load_config(args.config, model=args.model, data=args.data, steps=args.steps)
     budget = parse_duration(args.time_budget) if args.time_budget else math.inf
     torch.manual_seed(config.seed)
     model = create_model(config.model)
-    pool = read_pool(Path(config.data), config.patch)
-    scores = Trainer(model, config, pool, args.output_dir).run(budget)
+    if next(model.parameters(), None) is None:
+        raise ZooError(f"{config.model} has no parameters to train")
+    with distributed.joined():
+        pool = read_pool(Path(config.data), config.patch)
+        scores = Trainer(model, config, pool, args.output_dir).run(budget)
+        if distributed.rank():
+            return
     if args.json:
         print(json.dumps({"output_dir": str(args.output_dir), "psnr": scores}))
     else:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from zoo.errors import ZooError
 from zoo.inference.runner import TileRunner
-from zoo.inference.tiling import Band, TileGrid, mirror, plan
-from zoo.models import contract
+from zoo.inference.tiling import Band, TileGrid, mirror, mirror_xtrans, plan
+from zoo.models.contracts import Contract, get_contract
+from zoo.models.contracts.cfa_masks import RGGB, colours
 from zoo.models.registry import ModelSpec
-from zoo.raw import XTRANS, RawImage, alignment, pack, vst
+from zoo.raw import XTRANS, RawImage, alignment, pack
 from zoo.raw.image import Quad, normalise
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
+XTRANS_PHASE = "xtrans_phase"  # of a RawImage's metadata: 6 * row + column in the pattern of the mosaic's first pixel
 
 
 def restore(
@@ -34,7 +36,8 @@ def restore(
     Only one row of tiles exists in float at a time: memory does not grow with the photo's height.
 
     Args:
-        raw: Bayer, any phase, any size from 2x2.
+        raw: Bayer, any phase, any size from 2x2. X-Trans from 6x6 if the network's contract takes it and the photo's metadata
+            hold :data:`XTRANS_PHASE`.
         runner: runs the network.
         spec: of the network that the runner runs.
         tile: packed side of the tiles, see :func:`zoo.inference.tiling.plan`.
@@ -46,52 +49,99 @@ def restore(
         Bands from top to bottom that together have exactly the mosaic's height and width.
 
     Raises:
-        ZooError: no Bayer mosaic, too small, a tile that does not fit; while iterating: values that are not finite.
+        ZooError: a mosaic that the network does not take, too small, a tile that does not fit; while iterating: values that
+            are not finite.
     """
-    if raw.cfa == XTRANS:
-        raise ZooError(f"{raw.path}: X-Trans, which {spec.name} cannot take; use the raw of a Bayer camera")
-    height, width = raw.mosaic.shape
-    if min(height, width) < 2:
-        raise ZooError(f"{raw.path}: {height}x{width} pixels are no Bayer picture; at least 2x2 are needed")
     if not 0 < noise_scale < float("inf"):
         raise ZooError(f"the noise scale is a number above 0, not {noise_scale:g}")
+    frame = _frame_of(raw, spec)
+    grid = plan(spec, -(-frame.height // 2), -(-frame.width // 2), tile, runner.tile)
+    return _bands(raw, runner, spec, grid, frame, noise_scale, progress)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The mosaic as the network sees it: from the first pixel of its pattern on, with even sides.
+
+    Attributes:
+        top, left: rows and columns by which it starts before the mosaic.
+        height, width: in sensor pixels.
+        cfa: ``"RGGB"`` or ``"XTRANS"``.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    cfa: str
+
+    def indices(self, start: int, stop: int, size: int, *, row: bool) -> npt.NDArray[np.intp]:
+        """Rows (else columns) of the mosaic that the frame's start..stop-1 hold."""
+        offset = self.top if row else self.left
+        if self.cfa == XTRANS:
+            return mirror_xtrans(start - offset, stop - offset, size, offset, 0 if row else 2)
+        return mirror(start - offset, stop - offset, size)
+
+
+def _frame_of(raw: RawImage, spec: ModelSpec) -> _Frame:
+    height, width = raw.mosaic.shape
+    least, kind = (6, "X-Trans") if raw.cfa == XTRANS else (2, "Bayer")
+    if min(height, width) < least:
+        raise ZooError(
+            f"{raw.path}: {height}x{width} pixels are no {kind} picture; at least {least}x{least} are needed"
+        )
+    if raw.cfa == XTRANS:
+        if get_contract(spec.contract).cfa != "any":
+            raise ZooError(
+                f"{raw.path}: X-Trans, which {spec.name} cannot take (contract {spec.contract}); "
+                "use the raw of a Bayer camera, or a model whose contract is cfa_masks_v1"
+            )
+        phase = raw.metadata.get(XTRANS_PHASE)
+        if not isinstance(phase, int) or not 0 <= phase < 36:
+            raise ZooError(f"{raw.path}: X-Trans, and its reader does not say at which phase; use a Bayer raw")
+        top, left = divmod(phase, 6)
+        return _Frame(top, left, top + height, left + width, XTRANS)
     border = alignment((height, width), raw.cfa)
-    aligned_height, aligned_width = height + border.top + border.bottom, width + border.left + border.right
-    grid = plan(spec, aligned_height // 2, aligned_width // 2, tile, runner.tile)
-    return _bands(raw, runner, grid, border.top, border.left, noise_scale, progress)
+    return _Frame(
+        border.top, border.left, height + border.top + border.bottom, width + border.left + border.right, RGGB
+    )
 
 
 def _bands(
     raw: RawImage,
     runner: TileRunner,
+    spec: ModelSpec,
     grid: TileGrid,
-    top: int,
-    left: int,
+    frame: _Frame,
     noise_scale: float,
     progress: Progress | None,
 ) -> Iterator[Band]:
-    """Rows of tiles; ``top`` and ``left`` are the rows and columns by which the first R lies before the mosaic."""
     height, width = raw.mosaic.shape
     step = 2 * grid.core  # sensor pixels from here on
     noise = raw.noise.balanced(raw.wb)
-    shot = torch.tensor([noise.shot]) * noise_scale**2
-    read = torch.tensor([noise.read]) * noise_scale**2
-    gains = np.array([raw.wb[0], raw.wb[1], raw.wb[1], raw.wb[2]], np.float32)[:, None, None]
-    black, white = _shifted(raw.black, top, left), _shifted(raw.white, top, left)
+    told = (
+        torch.tensor([noise.shot]) * noise_scale**2,
+        torch.tensor([noise.read]) * noise_scale**2,
+        torch.tensor([raw.wb]),
+    )
+    gains = packed_gains(raw.wb, 2 * grid.tile, frame.cfa)
+    black, white = (_shifted(levels, frame.top, frame.left) for levels in (raw.black, raw.white))
+    contract = get_contract(spec.contract)
 
-    def indices(number: int, offset: int, size: int) -> npt.NDArray[np.intp]:
-        start = number * step - 2 * grid.margin - offset
-        return mirror(start, start + 2 * grid.tile, size)
+    def indices(number: int, size: int, *, row: bool) -> npt.NDArray[np.intp]:
+        start = number * step - 2 * grid.margin
+        return frame.indices(start, start + 2 * grid.tile, size, row=row)
 
     for row in range(grid.rows):
         # Where the cores of this row of tiles lie in the mosaic: the alignment's border falls off here.
-        y0, y1 = max(row * step - top, 0), min((row + 1) * step - top, height)
+        y0, y1 = max(row * step - frame.top, 0), min((row + 1) * step - frame.top, height)
         band = np.empty((3, y1 - y0, width), np.float32)
         for column in range(grid.columns):
-            x0, x1 = max(column * step - left, 0), min((column + 1) * step - left, width)
-            part = raw.mosaic[np.ix_(indices(row, top, height), indices(column, left, width))]
-            core = _run(pack(normalise(part, black, white)) * gains, shot, read, runner, grid.margin)
-            dy, dx = y0 + top - row * step, x0 + left - column * step
+            x0, x1 = max(column * step - frame.left, 0), min((column + 1) * step - frame.left, width)
+            part = raw.mosaic[np.ix_(indices(row, height, row=True), indices(column, width, row=False))]
+            planes = pack(normalise(part, black, white)) * gains
+            core = run_tile(contract, planes, *told, runner, spec, grid.margin, frame.cfa)
+            dy, dx = y0 + frame.top - row * step, x0 + frame.left - column * step
             band[:, :, x0:x1] = core[:, dy : dy + y1 - y0, dx : dx + x1 - x0]
             if progress is not None:
                 progress(row * grid.columns + column + 1, grid.rows * grid.columns)
@@ -99,23 +149,47 @@ def _bands(
 
 
 @torch.inference_mode()
-def _run(
-    planes: npt.NDArray[np.float32], shot: torch.Tensor, read: torch.Tensor, runner: TileRunner, margin: int
+def run_tile(
+    contract: Contract,
+    planes: npt.NDArray[np.float32],
+    shot: torch.Tensor,
+    read: torch.Tensor,
+    wb: torch.Tensor,
+    runner: TileRunner,
+    spec: ModelSpec,
+    margin: int,
+    cfa: str = RGGB,
 ) -> npt.NDArray[np.float32]:
-    """One balanced tile, (4, t, t), to the RGB of its core, (3, 2 * core, 2 * core)."""
-    x = contract.encode(torch.from_numpy(planes)[None], shot, read)
-    correction = runner(x.numpy())
-    if not np.isfinite(correction).all():
-        raise ZooError(f"the {runner.precision} network gave values that are not finite ({runner.target}); use fp32")
-    # This is contract.decode for the core alone, with the linear demosaic's sums in float64: they are exact there, so
-    # they do not depend on the order of summation, which convolutions in float32 choose by the size of the tile.
-    # Without it tilings differ in the last bit; it costs 0.01 s/MP.
-    reach = contract.BASELINE_HALO
-    around = slice(margin - reach, x.shape[-1] - margin + reach)
-    linear = contract.linear_demosaic(x[:, :4, around, around].double()).float()[..., reach:-reach, reach:-reach]
-    core = slice(margin, x.shape[-1] - margin)
-    stabilised = linear + contract.expand(torch.from_numpy(correction[..., core, core]), shot, read)
-    return F.pixel_shuffle(vst.inverse(stabilised, contract.curve_offset(shot, read)), 2)[0].numpy()
+    """One balanced tile, (4, h, w), to the RGB of its core, (3, 2 * (h - 2 * margin), 2 * (w - 2 * margin)).
+
+    Args:
+        contract: of the network.
+        planes: packed mosaic, margin included.
+        shot, read, wb: balanced noise and gains, ``[1, 3]``, see :class:`zoo.models.contracts.Contract`.
+        runner: runs the network.
+        spec: of the network.
+        margin: packed pixels around the core, at least the halo of the specification.
+        cfa: of the planes.
+
+    Raises:
+        ZooError: values that are not finite.
+    """
+    x = contract.encode(torch.from_numpy(planes)[None], shot, read, wb, cfa)
+    y = runner(x.numpy())
+    if not np.isfinite(y).all():
+        raise ZooError(f"{spec.name} gave values that are not finite ({runner.target} {runner.precision}); use fp32")
+    # Decoding looks at most the contract's halo around the core; the rest of the margin has served the network.
+    reach = contract.halo
+    rows, columns = (slice(margin - reach, side - margin + reach) for side in x.shape[2:])
+    rgb = contract.decode(x[..., rows, columns], torch.from_numpy(y[..., rows, columns]), shot, read, wb)[0].numpy()
+    return rgb[:, 2 * reach : rgb.shape[1] - 2 * reach, 2 * reach : rgb.shape[2] - 2 * reach]
+
+
+def packed_gains(wb: tuple[float, float, float], side: int, cfa: str) -> npt.NDArray[np.float32]:
+    """White balance of every sample of a packed tile of ``side`` sensor pixels, (4, 1, 1) for RGGB, else (4, h, w)."""
+    if cfa == XTRANS:
+        return pack(np.array(wb, np.float32)[colours(side, side, cfa).numpy()])
+    return np.array([wb[0], wb[1], wb[1], wb[2]], np.float32)[:, None, None]
 
 
 def _shifted(levels: Quad, top: int, left: int) -> Quad:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class TileRunner(Protocol):
-    """A network in some runtime: packed tile in, packed tile out (contract ``bayer_vst_v1``).
+    """A network in some runtime: packed tile in, packed tile out, channels by its contract (:mod:`zoo.models.contracts`).
 
     The integer reference of ``quantize`` and the runners of ``export`` satisfy it without knowing it, so nothing here
     has to import them.
@@ -31,7 +31,7 @@ class TileRunner(Protocol):
         """Packed side that it takes; None for any."""
 
     def __call__(self, x: npt.NDArray[np.float32], /) -> npt.NDArray[np.float32]:
-        """float32 ``[1, 12, t, t]`` -> float32 ``[1, 12, t, t]``."""
+        """float32 ``[1, in_channels, t, t]`` -> float32 ``[1, out_channels, t, t]``."""
 
 
 class TorchRunner:

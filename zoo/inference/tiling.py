@@ -70,7 +70,8 @@ def plan(spec: ModelSpec, height: int, width: int, tile: int | None = None, fixe
     Args:
         spec: of the network.
         height, width: of the frame, packed pixels.
-        tile: wished side in packed pixels; None for ``fixed``, else :data:`DEFAULT_TILE`, or less for a small frame.
+        tile: wished side in packed pixels; None for ``fixed``, else :data:`DEFAULT_TILE` or four margins, whichever is more
+            (a quarter of each tile is then kept at least), or less for a small frame.
         fixed: the only side that the runtime takes; None for any.
 
     Raises:
@@ -82,7 +83,7 @@ def plan(spec: ModelSpec, height: int, width: int, tile: int | None = None, fixe
         raise ZooError(f"tile {tile} does not fit: this file of {spec.name} was exported for {fixed}; leave --tile out")
     side = fixed or tile
     if side is None:
-        side = min(_round_up(DEFAULT_TILE, step), _round_up(max(height, width), step) + 2 * margin)
+        side = min(_round_up(max(DEFAULT_TILE, 4 * margin), step), _round_up(max(height, width), step) + 2 * margin)
         side = max(side, 2 * margin + step)
     if side % step or side <= 2 * margin:
         raise ZooError(
@@ -103,6 +104,26 @@ def mirror(start: int, stop: int, size: int) -> npt.NDArray[np.intp]:
     period = 2 * (size - 1)
     folded = np.arange(start, stop) % period
     return np.where(folded < size, folded, period - folded)
+
+
+def mirror_xtrans(start: int, stop: int, size: int, phase: int, centre: int) -> npt.NDArray[np.intp]:
+    """Indices start..stop-1 of an axis of an X-Trans mosaic, those outside mirrored so that every pixel keeps its colour.
+
+    The pattern is symmetric about every third row and every third column only, so the mirror stands at the outermost of
+    these rather than at the border: up to two rows or columns at the border are not repeated.
+
+    Args:
+        size: of the axis, at least 6.
+        phase: position in the pattern of index 0.
+        centre: position in the pattern, modulo 3, that it is symmetric about: 0 along rows, 2 along columns.
+    """
+    first = (centre - phase) % 3
+    last = size - 1 - (phase + size - 1 - centre) % 3
+    indices = np.arange(start, stop)
+    period = 2 * (last - first)
+    folded = (indices - first) % period
+    mirrored = first + np.where(folded <= last - first, folded, period - folded)
+    return np.where((indices >= 0) & (indices < size), indices, mirrored)
 
 
 def _round_up(value: int, multiple: int) -> int:

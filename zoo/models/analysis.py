@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_PROBE = 256  # packed side of the probe; a halo of up to 100 fits
+_PROBE = 256  # packed length of the first probe; it doubles until the receptive field fits
+_LONGEST = 4096
+_TALLEST_STRIDE = 64  # rows of the strip that finds the total stride, which they must be a multiple of
 
 
 @torch.no_grad()
@@ -23,12 +26,11 @@ def count_macs(model: nn.Module, in_channels: int, side: int = 64) -> float:
         positions = args[0] if isinstance(module, nn.ConvTranspose2d) else output
         total += positions.numel() * weight[0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    try:
-        model(torch.zeros(1, in_channels, side, side))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    shapes = copy.deepcopy(model).to("meta")  # shapes are all it takes: nothing is computed
+    for module in shapes.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(count)
+    shapes(torch.zeros(1, in_channels, side, side, device="meta"))
     return total / side**2
 
 
@@ -36,17 +38,18 @@ def count_macs(model: nn.Module, in_channels: int, side: int = 64) -> float:
 def receptive_field(model: nn.Module, in_channels: int) -> tuple[int, int]:
     """Halo and tile multiple, by propagating impulses through the layers.
 
-    Every weight is set to one and every bias to zero in a copy, so that nothing cancels: what an impulse at input pixel p
-    reaches is exactly what depends on p. The reach differs with p modulo the total stride; all phases are tried.
+    In a copy, every (transposed) convolution becomes a box of its size over the mean of all channels, and every normalisation
+    nothing: what an impulse at input pixel p reaches is then exactly what depends on p, nothing cancels, and width costs
+    nothing. The reach differs with p modulo the total stride; all phases are tried, along both axes, each in a narrow strip.
 
     Returns:
         (halo, multiple): the largest distance between an input pixel and an output pixel that depends on it, and the total
         stride, both in packed pixels.
+
+    Raises:
+        ValueError: a receptive field of thousands of pixels.
     """
-    probe = copy.deepcopy(model).eval()
-    for parameter in probe.parameters():
-        # Divided by the fan-in to stay finite over many layers; positive is all that counts.
-        parameter.fill_(1 / max(1, parameter[0].numel()) if parameter.dim() > 1 else 0.0)
+    probe = _boxes(copy.deepcopy(model)).eval().double()
     smallest = _PROBE
 
     def note(_: nn.Module, __: object, output: Tensor) -> None:
@@ -54,19 +57,57 @@ def receptive_field(model: nn.Module, in_channels: int) -> tuple[int, int]:
         smallest = min(smallest, output.shape[-1])
 
     hooks = [m.register_forward_hook(note) for m in probe.modules() if not list(m.children())]
-    probe(torch.zeros(1, in_channels, _PROBE, _PROBE))
+    probe(torch.zeros(1, in_channels, _TALLEST_STRIDE, _PROBE, dtype=torch.float64))
     for hook in hooks:
         hook.remove()
     multiple = _PROBE // smallest
-    probe = probe.double()
-    halo = 0
-    for phase in range(multiple):
-        at = _PROBE // 2 + phase
-        x = torch.zeros(1, in_channels, _PROBE, _PROBE, dtype=torch.float64)
-        x[..., at, at] = 1.0
-        reached = probe(x)[0].ne(0).any(0).nonzero()
-        if reached.numel():
-            halo = max(halo, int((reached - at).abs().max()))
-    if halo + multiple >= _PROBE // 2:
-        raise ValueError(f"the receptive field does not fit the probe of {_PROBE} packed pixels")
-    return halo, multiple
+    length = _PROBE
+    while length <= _LONGEST:
+        halo = max(_reach(probe, in_channels, length, multiple, axis) for axis in (-1, -2))
+        if halo + multiple < length // 2:
+            return halo, multiple
+        length *= 2
+    raise ValueError(f"the receptive field does not fit a probe of {_LONGEST} packed pixels")
+
+
+def _reach(probe: nn.Module, in_channels: int, length: int, multiple: int, axis: int) -> int:
+    """Largest distance that an impulse travels along an axis, up to half of ``length``."""
+    shape = [1, in_channels, 2 * multiple, 2 * multiple]
+    shape[axis] = length
+    reached = 0
+    for at in range(length // 2, length // 2 + multiple):
+        x = torch.zeros(shape, dtype=torch.float64)
+        x.select(axis, at).fill_(1.0)
+        where = probe(x)[0].ne(0).any(0).any(-2 if axis == -1 else -1).nonzero()
+        if where.numel():
+            reached = max(reached, int((where - at).abs().max()))
+    return reached
+
+
+class _Box(nn.Module):
+    """Stands for a (transposed) convolution: the same geometry, one positive tap per position, all channels alike."""
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        super().__init__()
+        self.outputs = conv.out_channels
+        kind = nn.ConvTranspose2d if isinstance(conv, nn.ConvTranspose2d) else nn.Conv2d
+        names = ["kernel_size", "stride", "padding", "dilation"]
+        names += ["output_padding"] if kind is nn.ConvTranspose2d else []
+        geometry: dict[str, Any] = {name: getattr(conv, name) for name in names}
+        self.box = kind(1, 1, **geometry, bias=False)
+        self.box.weight.fill_(1 / self.box.weight.numel())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.box(x.mean(1, keepdim=True)).expand(-1, self.outputs, -1, -1)
+
+
+def _boxes(module: nn.Module) -> nn.Module:
+    """The module with its layers replaced, in place; PReLUs too, whose slope training might take to zero."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
+            setattr(module, name, _Box(child))
+        elif isinstance(child, nn.BatchNorm2d | nn.PReLU):
+            setattr(module, name, nn.Identity())
+        else:
+            _boxes(child)
+    return module

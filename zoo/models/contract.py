@@ -22,12 +22,15 @@ parameters are balanced with it. Scale is absolute and nothing is clipped: zero 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.models.contracts import Contract
 from zoo.raw import vst
 
 IN_CHANNELS = 12
@@ -108,13 +111,20 @@ def linear_demosaic(planes: Tensor) -> Tensor:
     Returns:
         float ``[N, 12, h, w]``; measured samples pass through unchanged. Edges are replicated.
     """
-    weight = _malvar_weight().to(planes)
+    weight = malvar_weight().to(planes)
     return F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), weight)
 
 
 @cache
-def _malvar_weight() -> Tensor:
+def malvar_weight() -> Tensor:
     """The 5x5 filters of Malvar et al. (fig. 2), rearranged for packed planes: ``[12, 4, 3, 3]``."""
+    with torch.device(
+        "cpu"
+    ):  # cached: it must not take on the device that its first caller happens to build a model on
+        return _build_malvar_weight()
+
+
+def _build_malvar_weight() -> Tensor:
     identity = torch.zeros(5, 5)
     identity[2, 2] = 8
     green = torch.tensor([[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]])
@@ -139,3 +149,37 @@ def _malvar_weight() -> Tensor:
                     plane = (y % 2) * 2 + x % 2
                     weight[colour * 4 + sub, plane, y // 2 + 1, x // 2 + 1] += filters[colour][sub][ky, kx] / 8
     return weight
+
+
+class BayerVst(Contract):
+    """The functions above as the contract that training, inference and export ask for."""
+
+    name = "bayer_vst_v1"
+    in_channels, out_channels, halo = IN_CHANNELS, OUT_CHANNELS, BASELINE_HALO
+    words: ClassVar[Mapping[str, str]] = {
+        "input": "float32 NCHW; planes 0-3: R, G1, G2, B of the RGGB mosaic, (raw-black)/(white-black) x white balance "
+        "(green = 1), not clipped, then VST; 4-7: the same minus their 3x3 means, over 4*range, clamped to +-1.5; 8-10: "
+        "2*sqrt(sigma) of R, G, B; 11: sqrt(c)",
+        "vst": "x/(sqrt(max(x,0)+c)+sqrt(c))/(sqrt(1+c)-sqrt(c)); c = clamp(3/8*S + O/S, 1/512, 1) of green; noise variance "
+        "S*x+O after white balance",
+        "range": "0.03 + sigma of green; sigma = sqrt(S*0.18+O) * 0.5/sqrt(0.18+c)/(sqrt(1+c)-sqrt(c))",
+        "output": "float32 NCHW, 12 planes y; y*range is added to the Malvar 2004 demosaic of planes 0-3; then "
+        "inverse VST, then 2x depth-to-space (plane = colour*4 + 2*dy + dx); white-balanced linear camera RGB, absolute "
+        "scale, not clipped",
+    }
+
+    def encode(self, planes: Tensor, shot: Tensor, read: Tensor, wb: Tensor, cfa: str = "RGGB") -> Tensor:
+        return encode(planes, shot, read)
+
+    def estimate(self, x: Tensor, y: Tensor, shot: Tensor, read: Tensor, wb: Tensor) -> Tensor:
+        return linear_demosaic(x[:, :4]) + expand(y, shot, read)
+
+    def decode(self, x: Tensor, y: Tensor, shot: Tensor, read: Tensor, wb: Tensor) -> Tensor:
+        # decode() above, with the linear demosaic's sums in float64: they are exact there, so they do not depend on the order
+        # of summation, which convolutions in float32 choose by the size of the tile. Without it tilings differ in the last
+        # bit; it costs 0.01 s/MP.
+        stabilised = linear_demosaic(x[:, :4].double()).float() + expand(y, shot, read)
+        return F.pixel_shuffle(vst.inverse(stabilised, curve_offset(shot, read)), 2)
+
+
+CONTRACT = BayerVst()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,15 @@ class ModelSpec:
     Attributes:
         name: registered name.
         family: architecture family, the file under ``zoo/models``.
-        task: ``"denoise+demosaic"``.
-        contract: name of the input/output contract, see :mod:`zoo.models.contract`.
+        task: ``"denoise+demosaic"``; ``"denoise"`` or ``"demosaic"`` where the network does only one of them.
+        contract: name of the input/output contract, see :mod:`zoo.models.contracts`.
         in_channels, out_channels: of the packed tensors.
         halo: packed pixels on each side of a tile of the mosaic whose outputs depend on what lies outside the tile.
         tile_multiple: packed height and width must be multiples of this, and so must tile origins.
         params: number of parameters.
         gmac_per_mp: multiply-accumulates per sensor megapixel, in 1e9 (convolutions and transposed convolutions).
         licence: of code and weights.
+        int8: whether it may be quantised; the float references may not, see :func:`check_int8`.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelSpec:
     params: int
     gmac_per_mp: float
     licence: str = "Apache-2.0"
+    int8: bool = True
 
 
 def register_model(builder: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -66,13 +69,13 @@ def create_model(name: str, *, pretrained: bool = False) -> nn.Module:
 
     Args:
         name: one of :func:`list_models`.
-        pretrained: load the shipped float weights.
+        pretrained: load the shipped float weights (a model without parameters needs none).
 
     Raises:
         ZooError: unknown name, or no shipped weights.
     """
     model = resolve(name)().eval()
-    if pretrained:
+    if pretrained and next(model.parameters(), None) is not None:
         from zoo.weights import load_weights
 
         load_weights(model, name)
@@ -88,23 +91,42 @@ def get_spec(name: str) -> ModelSpec:
 
 def derive_spec(name: str) -> ModelSpec:
     """Specification of a registered model, with halo and cost derived from its layers and the contract."""
-    from zoo.models.analysis import count_macs, receptive_field
-    from zoo.models.contract import BASELINE_HALO, IN_CHANNELS, OUT_CHANNELS
+    import torch
 
-    model = resolve(name)().eval()
-    halo, multiple = receptive_field(model, IN_CHANNELS)
+    from zoo.models.analysis import count_macs, receptive_field
+    from zoo.models.contracts import contract_of
+
+    with torch.device("meta"):  # no weight is looked at, and the largest models take seconds to initialise
+        model = resolve(name)().eval()
+    contract = contract_of(model)
+    halo, multiple = receptive_field(model, contract.in_channels)
     return ModelSpec(
         name=name,
         family=type(model).__module__.rsplit(".", 1)[-1],
-        task="denoise+demosaic",
-        contract="bayer_vst_v1",
-        in_channels=IN_CHANNELS,
-        out_channels=OUT_CHANNELS,
-        halo=halo + BASELINE_HALO,  # the input's detail planes (3x3 means) reach as far as the linear demosaic
-        tile_multiple=multiple,
+        task=getattr(model, "task", "denoise+demosaic"),
+        contract=contract.name,
+        in_channels=contract.in_channels,
+        out_channels=contract.out_channels,
+        halo=halo + contract.halo,  # what is around the network reads that much before it or after it, never both
+        tile_multiple=math.lcm(multiple, contract.period),
         params=sum(p.numel() for p in model.parameters()),
-        gmac_per_mp=count_macs(model, IN_CHANNELS) * 0.25e6 / 1e9,
+        gmac_per_mp=count_macs(model, contract.in_channels) * 0.25e6 / 1e9,
+        int8=bool(getattr(model, "int8", True)),
     )
+
+
+def check_int8(name: str) -> None:
+    """Refuse to quantise a float reference.
+
+    Raises:
+        ZooError: the model is one, or is not known.
+    """
+    resolve(name)
+    if not get_spec(name).int8:
+        raise ZooError(
+            f"{name} is a float reference (LeakyReLU, PReLU, concatenated skips or batch norm lose too much in int8); "
+            "quantise a compact model, e.g. utnet-m, or use --precision fp32 or fp16"
+        )
 
 
 def resolve(name: str) -> Callable[[], nn.Module]:
@@ -131,6 +153,6 @@ def nearest(word: str, choices: Any) -> str:
 
 
 def _entry_points() -> dict[str, Callable[[], nn.Module]]:
-    from zoo.models import utnet  # noqa: F401  (registers on import)
+    from zoo.models import demosaic_cnn, pmrid, utnet, utnet2, xtrans_unet  # noqa: F401  (register on import)
 
     return _ENTRY_POINTS

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.data.synth import NoiseRange
+from zoo.data.synth import CFAS, NoiseRange
 from zoo.errors import ZooError
 
 
@@ -22,7 +22,7 @@ class TrainConfig:
         model: registered name.
         data: folder of clean pictures (sRGB files, and npz with RGBE bands).
         steps: optimiser steps of the whole run; the schedule ends there.
-        batch: patches per step.
+        batch: patches per step, and per process where several train together (torchrun).
         patch: side of a patch in sensor pixels; a multiple of twice the model's tile multiple.
         margin: packed pixels at a patch's border that the loss leaves out, since zero padding spoils them.
         lr: peak learning rate of AdamW; cosine to ``lr_final`` after ``warmup`` steps.
@@ -32,12 +32,17 @@ class TrainConfig:
         grad_clip: largest gradient norm.
         ema: decay of the weight average that is validated and shipped.
         precision: ``bf16`` (autocast) or ``fp32``.
-        display_weight: weight of the L1 loss in a display-like curve beside the L1 in the VST domain.
+        display_weight: weight of the L1 loss after development beside the L1 in the VST domain.
         range_weight: weight of the penalty on activations beyond the model's ``range_limits``.
         seed: of weights and data.
         validate_every: steps between validations.
         checkpoint_every: seconds between checkpoints.
         noise: distribution of synthetic noise.
+        cfa: ``bayer``, ``xtrans`` or ``both``; X-Trans only for models whose contract takes it.
+        init: weights to start from: a safetensors file, or a registered model's name for those that ship; empty for none.
+        teacher: a registered model with shipped weights, or a file ``NAME.safetensors`` of one, whose estimate is a second
+            target; empty for none.
+        teacher_weight: weight of the distance to the teacher, beside 1 for the distance to the truth.
     """
 
     model: str
@@ -53,18 +58,24 @@ class TrainConfig:
     grad_clip: float = 1.0
     ema: float = 0.999
     precision: str = "bf16"
-    display_weight: float = 1.0
+    display_weight: float = 0.5
     range_weight: float = 1.0
     seed: int = 0
     validate_every: int = 2000
     checkpoint_every: float = 120.0
     noise: NoiseRange = field(default_factory=NoiseRange)
+    cfa: str = "bayer"
+    init: str = ""
+    teacher: str = ""
+    teacher_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
             raise ZooError(f"precision is '{self.precision}'; it can be bf16 or fp32")
         if self.steps < 1 or self.batch < 1 or self.patch % 2:
             raise ZooError("steps and batch must be at least 1, patch must be even")
+        if self.cfa not in CFAS:
+            raise ZooError(f"cfa is '{self.cfa}'; it can be {', '.join(CFAS)}")
 
 
 def load_config(path: Path, **overrides: Any) -> TrainConfig:

@@ -1,4 +1,4 @@
-"""Losses of the raw networks; all in float32, on white-balanced camera RGB."""
+"""Losses of the raw networks; all in float32, on white-balanced camera RGB or its mosaic."""
 
 from __future__ import annotations
 
@@ -6,51 +6,102 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.data.synth import RawBatch
-from zoo.models import contract
+from zoo.data.synth import RawBatch, mosaic
+from zoo.errors import ZooError
+from zoo.models import contract as bayer
+from zoo.models.contracts import Contract
 from zoo.raw import vst
 
 # Offset of the curve that stands for a display: between sRGB's slope at black (12.9) and what noisy shadows can bear.
 DISPLAY_OFFSET = 1 / 128
 
 
-def restoration_loss(x: Tensor, correction: Tensor, batch: RawBatch, *, margin: int, display_weight: float) -> Tensor:
+def restoration_loss(
+    contract: Contract,
+    x: Tensor,
+    y: Tensor,
+    batch: RawBatch,
+    *,
+    margin: int,
+    display_weight: float,
+    teacher: Tensor | None = None,
+    teacher_weight: float = 0.0,
+) -> Tensor:
     """L1 in the VST domain, weighted by what an error costs on a display and by what can be expected at the noise level.
 
     Args:
-        x: network input ``[N, 12, h, w]``.
-        correction: network output ``[N, 12, h, w]``.
+        contract: of the network.
+        x: its input ``[N, in_channels, h, w]``.
+        y: its output ``[N, out_channels, h, w]``.
         batch: the raws that ``x`` encodes.
         margin: packed pixels left out at each border.
-        display_weight: weight of the L1 in a display curve, taken to first order around the target (the slope of the curve
-            is then a plain weight map: the exact form cost 22 ms of a 75 ms step on one CPU core).
+        display_weight: weight of the L1 after development (the camera's colour matrix, a display curve), taken to first order
+            around the target: the slope of the curve is then a plain weight map, where the exact form cost 22 ms of a 75 ms
+            step on one CPU core. The matrix is worth 0.04 to 0.07 dB of developed PSNR at every noise level
+            (docs/training-log.md, "Loss"). A mosaic has no colours to develop: its planes only get the curve.
+        teacher: another network's estimate for the same raws, packed RGB or mosaic.
+        teacher_weight: weight of the distance to it, beside 1 for the distance to the truth.
 
     Returns:
         scalar.
     """
-    offset = contract.curve_offset(batch.shot, batch.read)
+    offset = bayer.curve_offset(batch.shot, batch.read)
     inner = (..., slice(margin, x.shape[2] - margin), slice(margin, x.shape[3] - margin))
+    estimate = contract.estimate(x, y.float(), batch.shot, batch.read, batch.wb)[inner]
     with torch.no_grad():
-        baseline = contract.linear_demosaic(x[:, :4])[inner]
-        linear = F.pixel_unshuffle(batch.target, 2)[inner]
-        target = vst.forward(linear, offset) - baseline
+        linear = _target(batch, estimate.shape[1])[inner]
+        target = vst.forward(linear, offset)
         # Expected L1 error: 0.01 from demosaicing alone plus a quarter of the noise, which is a quarter of the working range
         # to within a factor of 1.3. Without the weight, the noisiest patches take over the gradient: their error is eight
         # times that of clean ones.
-        weight = 0.06 / contract.working_range(batch.shot, batch.read)
-        if display_weight:
-            weight = weight * (1 + display_weight * vst.slope(linear, DISPLAY_OFFSET) / vst.slope(linear, offset))
-    predicted = contract.expand(correction.float()[inner], batch.shot, batch.read)
-    return ((predicted - target).abs() * weight).mean()
+        weight = 0.06 / bayer.working_range(batch.shot, batch.read)
+    error = estimate - target
+    loss = (error.abs() * weight).mean()
+    if display_weight:
+        loss = loss + display_weight * (_developed(error, linear, offset, batch.matrix) * weight).abs().mean()
+    if teacher is not None and teacher_weight:
+        like = as_channels(teacher, estimate.shape[1])[inner]
+        loss = loss + teacher_weight * ((estimate - like).abs() * weight).mean()
+    return loss
 
 
-def display_psnr(x: Tensor, correction: Tensor, batch: RawBatch, *, margin: int) -> Tensor:
-    """PSNR per patch in the display curve, dB, peak 1; ``[N]``."""
-    offset = contract.curve_offset(batch.shot, batch.read)
+def _developed(error: Tensor, linear: Tensor, offset: Tensor, matrix: Tensor) -> Tensor:
+    """What an error in the VST domain is after development, to first order around ``linear``; shapes of ``error``."""
+    error = error / vst.slope(linear, offset)
+    if error.shape[1] == 4:
+        return error * vst.slope(linear, DISPLAY_OFFSET)
+    n, _, h, w = error.shape
+    with torch.no_grad():
+        slope = vst.slope(torch.einsum("nij,njshw->nishw", matrix, linear.view(n, 3, 4, h, w)), DISPLAY_OFFSET)
+    return (torch.einsum("nij,njshw->nishw", matrix, error.view(n, 3, 4, h, w)) * slope).view(n, 12, h, w)
+
+
+def as_channels(estimate: Tensor, channels: int) -> Tensor:
+    """A packed RGB estimate as a packed RGGB mosaic, if ``channels`` asks for one.
+
+    Raises:
+        ZooError: a mosaic cannot teach colours that were not measured.
+    """
+    if estimate.shape[1] == channels:
+        return estimate
+    if channels != 4:
+        raise ZooError("the teacher gives a mosaic, the model colours; choose a teacher whose output is RGB")
+    return estimate[:, [0, 5, 6, 11]]  # R at (0, 0), G at (0, 1) and (1, 0), B at (1, 1)
+
+
+def display_psnr(contract: Contract, x: Tensor, y: Tensor, batch: RawBatch, *, margin: int) -> Tensor:
+    """PSNR per patch in the display curve, dB, peak 1; ``[N]``. Mosaics are demosaiced linearly for it."""
+    offset = bayer.curve_offset(batch.shot, batch.read)
     inner = (..., slice(margin, x.shape[2] - margin), slice(margin, x.shape[3] - margin))
     display = torch.full_like(offset, DISPLAY_OFFSET)
-    restored = contract.linear_demosaic(x[:, :4]) + contract.expand(correction.float(), batch.shot, batch.read)
+    restored = contract.estimate(x, y.float(), batch.shot, batch.read, batch.wb)
+    if restored.shape[1] == 4:
+        restored = bayer.linear_demosaic(restored)
     linear = vst.inverse(restored[inner], offset)
     shown = vst.forward(linear, display).clamp(0, 1)
     target = vst.forward(F.pixel_unshuffle(batch.target, 2)[inner], display).clamp(0, 1)
     return -10 * torch.log10((shown - target).square().mean((1, 2, 3)).clamp_min(1e-10))
+
+
+def _target(batch: RawBatch, channels: int) -> Tensor:
+    return mosaic(batch.target) if channels == 4 else F.pixel_unshuffle(batch.target, 2)

@@ -1,4 +1,7 @@
-"""The training loop: synthesise, step, average, validate, checkpoint; stops and resumes at any moment."""
+"""The training loop: synthesise, step, average, validate, checkpoint; stops and resumes at any moment.
+
+One loop for one process or several (:mod:`zoo.training.distributed`).
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,11 @@ from torch import Tensor, nn
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawBatch, RawSynthesizer
 from zoo.errors import ZooError
-from zoo.models import contract
+from zoo.models.contracts import contract_of
+from zoo.training import distributed
 from zoo.training.config import TrainConfig
 from zoo.training.losses import display_psnr, restoration_loss
+from zoo.training.transfer import Teacher, load_initial
 
 CHECKPOINT = "checkpoint.safetensors"
 VALIDATION_LEVELS = {
@@ -28,6 +33,7 @@ VALIDATION_LEVELS = {
     "iso3200": (5e-3, 1.9e-4),
     "iso12800": (2e-2, 1.6e-3),
 }
+_SEED_STEP = 1_000_003  # between the processes of one run
 _HELD_BACK = 20  # every 20th picture of the folder validates and is never trained on
 
 
@@ -35,15 +41,22 @@ class Trainer:
     """One run in one folder.
 
     Args:
-        model: maps ``[N, 12, h, w]`` to ``[N, 12, h, w]`` (a registered model, or a graph prepared for QAT).
+        model: a registered model, or a graph prepared for QAT, which has the contract of ``config.model``.
         config: the run.
         pool: clean pictures.
         folder: where checkpoint, log and TensorBoard events go; a checkpoint found there is resumed.
+
+    Raises:
+        ZooError: weights to start or learn from that do not fit, X-Trans for a Bayer network, a folder of another run.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, pool: ImagePool, folder: Path) -> None:
         self.config = config
         self.folder = folder
+        self.contract = contract_of(model, config.model)
+        resumes = (folder / CHECKPOINT).exists()
+        if config.init and not resumes:
+            load_initial(model, config.init)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device)
         if self.device.type == "cpu":
@@ -51,11 +64,22 @@ class Trainer:
         held = [i for n, i in enumerate(pool.images) if n % _HELD_BACK == 0] if len(pool) > _HELD_BACK else pool.images
         train = [i for n, i in enumerate(pool.images) if n % _HELD_BACK] if len(pool) > _HELD_BACK else pool.images
         self.digest = pool.digest
-        self.data = RawSynthesizer(ImagePool(train, pool.digest).to(self.device), config.patch, config.noise)
-        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.data = RawSynthesizer(
+            ImagePool(train, pool.digest).to(self.device), config.patch, config.noise, config.cfa
+        )
+        self.generator = torch.Generator(self.device).manual_seed(config.seed + _SEED_STEP * distributed.rank())
         self.validation = self._validation_batches(ImagePool(held, pool.digest).to(self.device))
+        self.teacher = Teacher(config.teacher, self.device) if config.teacher else None
+        for network in (self, self.teacher):
+            if network is not None and config.cfa != "bayer" and network.contract.cfa != "any":
+                raise ZooError(f"cfa is {config.cfa}, but contract {network.contract.name} knows only Bayer mosaics")
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        self.average = {n: p.detach().clone() for n, p in self.parameters.items()}
+        # Batch norms behave differently in training, and what they count belongs to the weights that are shipped.
+        norms = [(n, m) for n, m in self.model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+        self._has_norms = bool(norms)
+        self._counted = {f"{n}.{key}": b for n, m in norms for key, b in m.named_buffers()}
+        distributed.share(self.model.state_dict().values())
+        self.average = {n: t.detach().clone() for n, t in self._tracked().items()}
         decay = [p for p in self.parameters.values() if p.dim() > 1]
         plain = [p for p in self.parameters.values() if p.dim() <= 1]
         groups: list[dict[str, Any]] = [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
@@ -65,62 +89,91 @@ class Trainer:
         self._overflow: list[Tensor] = []
         for name, limit in getattr(model, "range_limits", {}).items():
             model.get_submodule(name).register_forward_hook(self._watch_range(limit))
-        if (folder / CHECKPOINT).exists():
+        if resumes:
             self._resume()
+
+    def _tracked(self) -> dict[str, Tensor]:
+        """What is averaged, validated and shipped, live."""
+        return {**self.parameters, **self._counted}
 
     def run(self, time_budget: float = math.inf) -> dict[str, float]:
         """Train to the configured step, the time budget (seconds) or an interrupt; always ends with a checkpoint.
 
         Returns:
-            the last validation: PSNR in dB per noise level and their mean.
+            the last validation: PSNR in dB per noise level and their mean; empty in all processes but the first.
         """
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        writer = _summary_writer(self.folder)
+        first = distributed.rank() == 0
+        writer = _summary_writer(self.folder) if first else None
         begun, saved, running = time.monotonic(), time.monotonic(), None
         before = self.seconds
         stop = _StopSignal()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns) as progress, stop:
+        with Progress(*columns, disable=not first) as progress, stop:
             bar = progress.add_task(self.config.model, total=self.config.steps, completed=self.step)
-            while self.step < self.config.steps and not stop.asked and time.monotonic() - begun < time_budget:
+            while self.step < self.config.steps and not self._any(
+                stop.asked or time.monotonic() - begun >= time_budget
+            ):
                 loss = self._train_step()
                 running = loss if running is None else 0.99 * running + 0.01 * loss
                 self.seconds = before + time.monotonic() - begun
                 progress.update(bar, completed=self.step)
-                if self.step % self.config.validate_every == 0:
+                if first and self.step % self.config.validate_every == 0:
                     scores = self.validate()
                     self._log(writer, running, scores)
                     progress.update(bar, description=f"{self.config.model} {scores['mean']:.2f} dB")
-                if time.monotonic() - saved > self.config.checkpoint_every:
+                if self._any(time.monotonic() - saved > self.config.checkpoint_every):
                     self.save()
                     saved = time.monotonic()
-        scores = self.validate()
-        self._log(writer, running or math.nan, scores)
+        scores = self.validate() if first else {}
+        if first:
+            self._log(writer, running or math.nan, scores)
         self.save()
         return scores
+
+    def _any(self, flag: bool) -> bool:
+        return distributed.any_of(flag, self.device)
 
     def _train_step(self) -> float:
         batch = self.data.batch(self.config.batch, self.generator)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        x = contract.encode(batch.planes, batch.shot, batch.read)
-        loss = restoration_loss(
-            x, self._forward(x), batch, margin=self.config.margin, display_weight=self.config.display_weight
-        )
+        if self._has_norms:
+            self.model.train()
+        loss = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         (loss + self.config.range_weight * sum(self._overflow)).backward()
+        distributed.average([p.grad for p in self.parameters.values() if p.grad is not None])
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.config.grad_clip)
         self.optimizer.step()
         self.step += 1
         # The average starts short, so that early validations do not look at the initial weights.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+        live = self._tracked()
+        names = [n for n, t in live.items() if t.is_floating_point()]
+        torch._foreach_lerp_([self.average[n] for n in names], [live[n].detach() for n in names], 1 - decay)
+        for name in live.keys() - set(names):  # the norms' number of batches
+            self.average[name].copy_(live[name])
         value = loss.item()
         if not math.isfinite(value):
             raise ZooError(f"{self.folder}: the loss is {value} at step {self.step}; lower lr and resume")
         return value
+
+    def loss(self, batch: RawBatch) -> Tensor:
+        """What a step minimises, beside the penalty on ranges; other tasks replace it."""
+        x = self.contract.encode(batch.planes, batch.shot, batch.read, batch.wb, batch.cfa)
+        return restoration_loss(
+            self.contract,
+            x,
+            self._forward(x),
+            batch,
+            margin=self.config.margin,
+            display_weight=self.config.display_weight,
+            teacher=None if self.teacher is None else self._taught(batch),
+            teacher_weight=self.config.teacher_weight,
+        )
 
     def _watch_range(self, limit: float) -> Any:
         def hook(module: nn.Module, _: Any, output: Tensor) -> None:
@@ -133,8 +186,16 @@ class Trainer:
         self._overflow.clear()
         if self.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with self._autocast():
             return self.model(x)
+
+    def _taught(self, batch: RawBatch) -> Tensor:
+        assert self.teacher is not None
+        with self._autocast():
+            return self.teacher(batch)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def _learning_rate(self) -> float:
         c = self.config
@@ -150,21 +211,22 @@ class Trainer:
             fixed = dataclasses.replace(
                 self.config.noise, shot_min=max(shot, 1e-9), shot_max=max(shot, 1e-9), clean=float(shot == 0)
             )
-            synth = RawSynthesizer(
-                pool, 192, dataclasses.replace(fixed, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30))
-            )
+            fixed = dataclasses.replace(fixed, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30))
+            synth = RawSynthesizer(pool, 192, fixed, "xtrans" if self.config.cfa == "xtrans" else "bayer")
             batches[level] = synth.batch(24, torch.Generator(self.device).manual_seed(7))
         return batches
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean display PSNR of the averaged weights, per noise level and overall, dB."""
-        live = {n: p.detach().clone() for n, p in self.parameters.items()}
+        live = {n: t.detach().clone() for n, t in self._tracked().items()}
         self._load_parameters(self.average)
+        if self._has_norms:
+            self.model.eval()
         scores = {}
         for level, batch in self.validation.items():
-            x = contract.encode(batch.planes, batch.shot, batch.read)
-            scores[level] = float(display_psnr(x, self._forward(x), batch, margin=16).mean())
+            x = self.contract.encode(batch.planes, batch.shot, batch.read, batch.wb, batch.cfa)
+            scores[level] = float(display_psnr(self.contract, x, self._forward(x), batch, margin=16).mean())
         self._load_parameters(live)
         return {**scores, "mean": sum(scores.values()) / len(scores)}
 
@@ -174,8 +236,8 @@ class Trainer:
 
     @torch.no_grad()
     def _load_parameters(self, values: dict[str, Tensor]) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.copy_(values[name])
+        for name, tensor in self._tracked().items():
+            tensor.copy_(values[name])
 
     def _log(self, writer: Any, loss: float, scores: dict[str, float]) -> None:
         row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": loss, "psnr": scores}
@@ -188,14 +250,17 @@ class Trainer:
             writer.flush()
 
     def save(self) -> None:
-        """Write weights, average, optimiser, random state and step in one file, or leave the old one."""
+        """Write weights, average, optimiser, random states and step in one file, or leave the old one."""
         from safetensors.torch import save_file
 
+        states = distributed.gathered(self.generator.get_state(), self.device)
+        if distributed.rank():
+            return
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         tensors |= {f"average.{n}": t for n, t in self.average.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-        tensors["generator"] = self.generator.get_state()
+        tensors |= {_generator_key(rank): state for rank, state in enumerate(states)}
         meta = {
             "step": self.step,
             "seconds": self.seconds,
@@ -218,7 +283,7 @@ class Trainer:
         self.model.load_state_dict(part("model."))
         average = part("average.")
         self.average = {
-            n: average[n].to(self.device) for n in self.parameters
+            n: average[n].to(self.device) for n in self._tracked()
         }  # in their order, which files do not keep
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in part("optimizer.").items():
@@ -226,8 +291,16 @@ class Trainer:
             state.setdefault(int(index), {})[name] = value
         layout = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
-        self.generator.set_state(tensors["generator"])
         self.step, self.seconds = meta["step"], meta["seconds"]
+        key = _generator_key(distributed.rank())
+        if key in tensors:
+            self.generator.set_state(tensors[key])
+        else:  # more processes than before: a stream that none of them has drawn from
+            self.generator.manual_seed(self.config.seed + _SEED_STEP * distributed.rank() + self.step)
+
+
+def _generator_key(rank: int) -> str:
+    return f"generator.{rank}" if rank else "generator"
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

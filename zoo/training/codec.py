@@ -1,0 +1,155 @@
+"""Training of compressors: bits plus lambda times distortion, over a continuous range of qualities in one model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.data.pool import ImagePool
+from zoo.data.synth import RawBatch
+from zoo.models.bayer_codec import BayerCodec, cost_table, position_costs
+from zoo.models.priors import MAX_BITS, ManyPriors
+from zoo.raw import vst
+from zoo.training.config import TrainConfig
+from zoo.training.losses import DISPLAY_OFFSET
+from zoo.training.trainer import Trainer
+
+# Weight of the mean squared error (display values 0..255) against bits per pixel, at quality 0 and 1: about 0.1 and 2 bits per
+# pixel on pictures without noise.
+LAMBDA_MIN, LAMBDA_MAX = 5e-4, 1e-1
+_REACH = 96  # of the table that picks priors; symbols beyond it are priced as the last one
+_REFRESH = 25  # steps between two computations of that table
+_IDLE = 50  # a prior that has not won for so many steps is trained on positions that all priors find expensive
+_WORST_SHARE = 0.1
+_VALIDATED = (0.0, 0.5, 1.0)  # qualities
+
+
+class CodecTrainer(Trainer):
+    """Trains a :class:`~zoo.models.bayer_codec.BayerCodec`; see :class:`Trainer` for the rest."""
+
+    model: BayerCodec
+
+    def __init__(self, model: BayerCodec, config: TrainConfig, pool: ImagePool, folder: Path) -> None:
+        self._table: Tensor | None = None
+        self._table_step = -_REFRESH
+        self._last_won = torch.zeros(model.priors.priors)
+        super().__init__(model, config, pool, folder)
+        self._last_won = self._last_won.to(self.device) + self.step
+
+    def loss(self, batch: RawBatch) -> Tensor:
+        size = batch.planes.shape[0]
+        quality = torch.rand(size, generator=self.generator, device=self.device)
+        decoded, bits = self._code(batch, quality, training=True)
+        weight = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** quality
+        error = 255**2 * distortion(decoded, batch, clamp=False)
+        pixels = batch.target.shape[2] * batch.target.shape[3]
+        rate = bits / pixels
+        # Divided by what is to be expected at this quality, else the best qualities take over the gradient.
+        return ((weight * error + rate) / (0.1 + 2 * quality)).mean()
+
+    def _code(self, batch: RawBatch, quality: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
+        """Decoded display values ``[N, 12, h, w]`` and bits per picture ``[N]``."""
+        x = self.contract.encode(batch.planes, batch.shot, batch.read, batch.wb)
+        if self.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            latent = self.model.encoder(x)
+        gain, scale = self.model.gains(quality)
+        scaled = latent.float() * gain[:, :, None, None]
+        rounded = scaled + (scaled.round() - scaled).detach()
+        noisy = scaled + torch.rand(scaled.shape, generator=self.generator, device=self.device) - 0.5
+        bits = self._bits(noisy if training else scaled.round(), scaled.detach().round(), training)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            decoded = self.model.decoder(rounded * scale[:, :, None, None])
+        return decoded.float(), bits
+
+    def _bits(self, values: Tensor, symbols: Tensor, training: bool) -> Tensor:
+        """Bits per picture, each position under the prior that the table finds cheapest, its index included."""
+        priors = self.model.priors
+        if self._table is None or not training or self.step - self._table_step >= _REFRESH:
+            self._table, self._table_step = cost_table(priors, _REACH), self.step
+        costs, chosen = position_costs(symbols, self._table).min(1)
+        if training:
+            self._last_won[chosen] = self.step
+            idle = (self.step - self._last_won > _IDLE).nonzero().flatten()
+            if idle.numel():
+                worst = costs.topk(max(1, int(costs.numel() * _WORST_SHARE))).indices
+                lots = torch.randint(idle.numel(), (worst.numel(),), generator=self.generator, device=self.device)
+                chosen[worst] = idle[lots]
+        share = F.one_hot(chosen, priors.priors).double().mean(0).clamp_min(1e-6)
+        flat = values.permute(0, 2, 3, 1).reshape(-1, priors.channels)
+        # Only the winner's density is evaluated: [positions, 1, C, 1] with each position's own parameters.
+        bits = _winner_bits(priors, flat, chosen) + (-share.log2()[chosen]).float()
+        return bits.view(values.shape[0], -1).sum(1)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """``LEVEL/qQ``: PSNR, dB, and ``LEVEL/qQ bpp``: bits per pixel, of the averaged weights; ``mean`` is one number to
+        watch, the mean of PSNR less a third of the rate in decibels, about the trade that lambda makes."""
+        live = {n: p.detach().clone() for n, p in self.parameters.items()}
+        self._load_parameters(self.average)
+        self._table = None
+        scores: dict[str, float] = {}
+        total = 0.0
+        for level, batch in self.validation.items():
+            pixels = batch.target.shape[2] * batch.target.shape[3]
+            for q in _VALIDATED:
+                decoded, bits = self._code(
+                    batch, torch.full((batch.planes.shape[0],), q, device=self.device), training=False
+                )
+                error = distortion(decoded, batch, clamp=True)
+                psnr = float((-10 * torch.log10(error.clamp_min(1e-10))).mean())
+                bpp = float(bits.mean()) / pixels
+                scores[f"{level}/q{q:g}"], scores[f"{level}/q{q:g} bpp"] = psnr, bpp
+                total += psnr - 10 * math.log10(bpp) / 3
+        self._load_parameters(live)
+        self._table = None
+        return {**scores, "mean": total / (len(_VALIDATED) * len(self.validation))}
+
+
+def distortion(decoded: Tensor, batch: RawBatch, *, clamp: bool) -> Tensor:
+    """Mean squared error per picture after development (colour matrix, display curve), against the clean picture: ``[N]``.
+
+    Args:
+        decoded: packed RGB ``[N, 12, h, w]`` in the display curve.
+        batch: with the target.
+        clamp: compare what can be shown, [0, 1].
+    """
+    offset = decoded.new_tensor(DISPLAY_OFFSET)
+    n, _, h, w = decoded.shape
+
+    def develop(linear: Tensor) -> Tensor:
+        shown = torch.einsum("nij,njshw->nishw", batch.matrix, linear.view(n, 3, 4, h, w))
+        # Highlights beyond white cost no bits: what is shown ends at 1, and training may not push them back by much either.
+        shown = shown.clamp(0, 1) if clamp else shown.clamp(-0.02, 1.1)
+        return vst.forward(shown, offset)
+
+    target = F.pixel_unshuffle(batch.target, 2)
+    error = develop(vst.inverse(decoded, offset)) - develop(target)
+    if not clamp:
+        # Outside of what is shown the developed error has no gradient; a little of the undeveloped keeps it in place.
+        plain = decoded - vst.forward(target, offset)
+        return error.square().mean((1, 2, 3, 4)) + 0.1 * plain.square().mean((1, 2, 3))
+    return error.square().mean((1, 2, 3, 4))
+
+
+def _winner_bits(priors: ManyPriors, flat: Tensor, chosen: Tensor) -> Tensor:
+    """Bits per position ``[P]`` of values ``[P, C]`` under each position's chosen prior."""
+    slopes, shifts, gates = ([p[chosen] for p in group] for group in (priors.slopes, priors.shifts, priors.gates))
+
+    def cumulative(y: Tensor) -> Tensor:
+        for step, (slope, shift) in enumerate(zip(slopes, shifts, strict=True)):
+            y = y * F.softplus(slope) + shift
+            if step < len(gates):
+                y = y + torch.tanh(y) * torch.tanh(gates[step])
+        return y
+
+    low, high = cumulative(flat - 0.5), cumulative(flat + 0.5)
+    sign = -torch.sign(low + high).detach()
+    mass = (torch.sigmoid(sign * high) - torch.sigmoid(sign * low)).abs()
+    return (-torch.log2(mass + 1e-10)).clamp(0, MAX_BITS).sum(1)
