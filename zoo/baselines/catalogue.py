@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from zoo.baselines import demosaic, denoise
+from zoo.baselines import demosaic, denoise, libraw
 from zoo.errors import ZooError
 
 Array = npt.NDArray[np.float32]
@@ -78,36 +79,85 @@ class Baseline:
         return found
 
 
-_INSTALL = {"colour-demosaicing": demosaic.INSTALL, "bm3d": denoise.BM3D_INSTALL}
-_FREE = "BSD-3-Clause (colour-demosaicing)"
-_MENON = {"demosaic": "Menon, Andriani & Calvagno 2007, with refining step"}
-_NLM = {
-    "denoise": "non-local means per packed plane",
-    "transform": denoise.TRANSFORM,
-    **{k: getattr(denoise.NLM, k) for k in ("h", "patch", "search")},
-}
-_BM3D = {"denoise": "BM3D per packed plane, profile np, both stages", "transform": denoise.TRANSFORM}
+@dataclass(frozen=True)
+class _Part:
+    """A demosaicer or a denoiser with what a result must say of it: licence, settings, libraries."""
 
-_BASELINES = {
-    b.name: b
-    for b in (
-        Baseline("menon", _FREE, _MENON, ("colour-demosaicing",), demosaic.menon),
-        Baseline("malvar", _FREE, {"demosaic": "Malvar, He & Cutler 2004"}, ("colour-demosaicing",), demosaic.malvar),
-        Baseline("nlm+menon", _FREE, {**_NLM, **_MENON}, ("colour-demosaicing",), demosaic.menon, denoise.nlm_mosaic),
-        Baseline(
-            "bm3d+menon",
-            f"bm3d: Tampere University, non-commercial use only; {_FREE}",
-            {**_BM3D, **_MENON},
-            ("colour-demosaicing", "bm3d"),
-            demosaic.menon,
-            denoise.bm3d_mosaic,
-        ),
+    run: Callable[..., Array]
+    licence: str
+    settings: Mapping[str, Any]
+    package: str | None = None
+
+
+_INSTALL = {"colour-demosaicing": demosaic.INSTALL, "bm3d": denoise.BM3D_INSTALL, "rawpy": "rawpy"}
+_COLOUR = ("BSD-3-Clause (colour-demosaicing)", "colour-demosaicing")
+_LIBRAW_LICENCE = "LGPL-2.1 or CDDL-1.0 (LibRaw)"
+_LIBRAW_SETTINGS = {
+    "input": "16-bit DNG, balanced before it is written",
+    "gains": 1,
+    "gamma": 1,
+    "highlights": "clipped",
+}
+
+
+def _colour(run: _Demosaic, source: str) -> _Part:
+    return _Part(run, _COLOUR[0], {"demosaic": source}, _COLOUR[1])
+
+
+def _libraw(algorithm: str, source: str) -> _Part:
+    settings = {"demosaic": source, **_LIBRAW_SETTINGS}
+    return _Part(partial(libraw.demosaic, algorithm=algorithm), _LIBRAW_LICENCE, settings, "rawpy")
+
+
+_DEMOSAICERS = {
+    "bilinear": _colour(demosaic.bilinear, "bilinear"),
+    "malvar": _colour(demosaic.malvar, "Malvar, He & Cutler 2004"),
+    "menon": _colour(demosaic.menon, "Menon, Andriani & Calvagno 2007, with refining step"),
+    "libraw-ahd": _libraw("AHD", "LibRaw AHD (Hirakawa & Parks 2005)"),
+    "libraw-dht": _libraw("DHT", "LibRaw DHT (Petrusevich)"),
+    "libraw-aahd": _libraw("AAHD", "LibRaw AAHD (Petrusevich)"),
+}
+_DENOISERS = {
+    "nlm": _Part(
+        denoise.nlm_mosaic,
+        "",
+        {
+            "denoise": "non-local means per packed plane",
+            "transform": denoise.TRANSFORM,
+            **{k: getattr(denoise.NLM, k) for k in ("h", "patch", "search")},
+        },
+    ),
+    "bm3d": _Part(
+        denoise.bm3d_mosaic,
+        "bm3d: Tampere University, non-commercial use only",
+        {"denoise": "BM3D per packed plane, profile np, both stages", "transform": denoise.TRANSFORM},
+        "bm3d",
+    ),
+}
+
+
+def _make(name: str, last: _Part, first: _Part | None = None) -> Baseline:
+    parts = [last] if first is None else [first, last]
+    return Baseline(
+        name=name,
+        licence="; ".join(p.licence for p in parts if p.licence),
+        settings={k: v for p in parts for k, v in p.settings.items()},
+        packages=tuple(p.package for p in reversed(parts) if p.package),
+        demosaic=last.run,
+        denoise=None if first is None else first.run,
     )
+
+
+# Every denoiser with every demosaicer, as the denoisers leave a mosaic behind.
+_BASELINES = {name: _make(name, last) for name, last in _DEMOSAICERS.items()} | {
+    f"{before}+{name}": _make(f"{before}+{name}", last, first)
+    for before, first in _DENOISERS.items()
+    for name, last in _DEMOSAICERS.items()
 }
 
 
 def list_baselines() -> list[str]:
-    """Names of the classical methods, simplest first."""
+    """Names of the classical methods: demosaicers, simplest first, then ``denoiser+demosaicer``."""
     return list(_BASELINES)
 
 

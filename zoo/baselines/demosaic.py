@@ -1,7 +1,7 @@
 """Classical demosaicers, of the library colour-demosaicing (BSD-3-Clause, extra ``baselines``).
 
-Both look for edges or gradients across colours, so they take white-balanced mosaics: on an unbalanced one every grey
-edge is a colour edge.
+Menon's and Malvar's look for edges or gradients across colours, so they take white-balanced mosaics: on an unbalanced one
+every grey edge is a colour edge.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ def malvar(mosaic: Array) -> Array:
     return _channels_first(_library().demosaicing_CFA_Bayer_Malvar2004(mosaic, "RGGB"))
 
 
+def bilinear(mosaic: Array) -> Array:
+    """The mean of the two or four nearest pixels of each colour; arguments as :func:`menon`."""
+    return _channels_first(_library().demosaicing_CFA_Bayer_bilinear(mosaic, "RGGB"))
+
+
 def _channels_first(rgb: npt.NDArray[np.floating]) -> Array:
     return np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32)
 
@@ -49,5 +54,7 @@ def _library() -> ModuleType:
             warnings.simplefilter("ignore")  # it warns that matplotlib is not there, which nothing here plots with
             import colour_demosaicing
     except ImportError as error:
-        raise ZooError(f"Menon's and Malvar's demosaicers need colour-demosaicing: pip install {INSTALL}") from error
+        raise ZooError(
+            f"bilinear, Menon's and Malvar's demosaicers need colour-demosaicing: pip install {INSTALL}"
+        ) from error
     return colour_demosaicing
