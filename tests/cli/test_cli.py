@@ -73,6 +73,30 @@ def test_show(zoo, shipped):
     assert zoo("show", "utnet-m", "--json")[0] == 0
 
 
+def test_show_prints_the_contract_of_the_model_s_own(zoo):
+    for name, words in (("pmrid", "k-Sigma transform"), ("xtrans-unet-16", "X-Trans starts at"), ("utnet-n", "detail")):
+        code, out, _ = zoo("show", name)
+        assert code == 0
+        assert words in out
+        assert json.loads(zoo("show", name, "--json")[1])["contract"] in out
+
+
+def test_list_names_task_and_contract_in_one_line_each(zoo):
+    code, out, _ = zoo("list")
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert set(list_models()) < set(lines)
+    assert "ksigma_bayer_v1" in lines["pmrid"]
+    assert "1,031,908" in lines["pmrid"]
+
+
+def test_train_takes_the_model_from_the_command_line(zoo, tmp_path):
+    (tmp_path / "c.yaml").write_text("model: utnet-n\n")
+    command = ["train", "--config", tmp_path / "c.yaml", "--data", tmp_path / "none", "--output-dir", tmp_path / "run"]
+    assert "passthrough has no parameters to train" in zoo(*command, "--model", "passthrough")[2]
+    assert "unknown model 'utnet-q'" in zoo(*command, "--model", "utnet-q")[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_pictures import picture
+from small_pictures import SCORED, picture
 
 
 @pytest.fixture
@@ -15,5 +15,5 @@ def pictures_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
     (folder / "mine").mkdir(parents=True)
     for seed, name in enumerate(("kodak_01.png", "kodak_02.png", "mcm_01.png", "mine/holiday.png")):
-        Image.fromarray(picture(seed)).save(folder / name)
+        Image.fromarray(picture(seed, *SCORED)).save(folder / name)
     return folder

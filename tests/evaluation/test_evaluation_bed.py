@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from small_pictures import picture
+from small_pictures import SCORED, picture
 from torch import nn
 
 from zoo.errors import ZooError
@@ -83,46 +83,48 @@ def test_noise_depends_on_name_and_level_only():
 
 
 def test_perfect_method_scores_perfectly():
-    scene = bed.make_scene(srgb(), "x", "iso3200")
+    scene = bed.make_scene(srgb(0, *SCORED), "x", "iso3200")
     scores = bed.score(oracle(scene), scene)
-    assert scores.psnr == scores.psnr_linear == 100
-    assert scores.ssim == pytest.approx(1, abs=1e-6)
-    assert scores.shadow_bias == (0, 0, 0)
+    perfect = dict.fromkeys(bed.METRICS, 1.0) | {"psnr": 100, "psnr_linear": 100} | dict.fromkeys(bed.SHADOW_BIAS, 0)
+    assert scores.values == pytest.approx(perfect, abs=1e-6)
+    assert scores.megapixels == SCORED[0] * SCORED[1] / 1e6
 
 
 def test_border_is_not_scored_and_the_rest_is():
-    scene = bed.make_scene(srgb(), "x", "clean")
+    scene = bed.make_scene(srgb(0, *SCORED), "x", "clean")
     spoiled = scene.truth.copy()
     spoiled[:, :16], spoiled[:, -16:], spoiled[:, :, :16], spoiled[:, :, -16:] = 9, 9, 9, 9
-    assert bed.score(lambda *_: spoiled, scene).psnr == 100
+    assert bed.score(lambda *_: spoiled, scene).values["psnr"] == 100
     spoiled[:, 16, 16] += 0.5
-    assert bed.score(lambda *_: spoiled, scene).psnr < 60
+    assert bed.score(lambda *_: spoiled, scene).values["psnr"] < 70  # 0.5 in one of 32,000 pixels
 
 
 def test_clipping_at_black_shows_as_shadow_bias():
-    scene = bed.make_scene(np.full((200, 200, 3), 0.1, np.float32), "x", "clean")  # 1 % of white
+    scene = bed.make_scene(np.full((*SCORED, 3), 0.1, np.float32), "x", "clean")  # 1 % of white
     noise = np.random.default_rng(0).normal(0, 0.02, scene.truth.shape).astype(np.float32)
-    fair = bed.score(lambda *_: scene.truth + noise, scene)
-    clipped = bed.score(lambda *_: (scene.truth + noise).clip(0), scene)
-    assert max(map(abs, fair.shadow_bias)) < 0.15
-    assert min(clipped.shadow_bias) > 0.3  # sigma * (density(1/2) - 1/2 * tail(1/2)) = 0.004, 40 % of the level
+    fair = bed.score(lambda *_: scene.truth + noise, scene).values
+    clipped = bed.score(lambda *_: (scene.truth + noise).clip(0), scene).values
+    assert max(abs(fair[c]) for c in bed.SHADOW_BIAS) < 0.15
+    assert (
+        min(clipped[c] for c in bed.SHADOW_BIAS) > 0.3
+    )  # sigma * (density(1/2) - 1/2 * tail(1/2)) = 0.004, 40 % of the level
 
 
 @pytest.mark.parametrize(
     ("result", "problem"),
-    [(np.zeros((3, 8, 8), np.float32), r"\[3, 8, 8\]"), (np.full((3, 64, 72), np.nan, np.float32), "non-finite")],
+    [(np.zeros((3, 8, 8), np.float32), r"\[3, 8, 8\]"), (np.full((3, *SCORED), np.nan, np.float32), "non-finite")],
 )
 def test_methods_that_return_nonsense_are_refused(result, problem):
     with pytest.raises(ZooError, match=problem):
-        bed.score(lambda *_: result, bed.make_scene(srgb(), "x", "clean"))
+        bed.score(lambda *_: result, bed.make_scene(srgb(0, *SCORED), "x", "clean"))
 
 
 def test_small_pictures_are_refused_by_name(tmp_path):
     from PIL import Image
 
     path = tmp_path / "tiny.png"
-    Image.fromarray(np.zeros((42, 80, 3), np.uint8)).save(path)
-    with pytest.raises(ZooError, match=r"tiny\.png: a picture of 80x42 is too small"):
+    Image.fromarray(np.zeros((207, 300, 3), np.uint8)).save(path)
+    with pytest.raises(ZooError, match=r"tiny\.png: a picture of 300x207 is too small to be scored; it needs 208"):
         bed.score_picture(lambda *_: np.zeros(1), bed.Picture(path, "x"), "clean")
 
 
@@ -206,7 +208,7 @@ def test_networks_that_overflow_are_named():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.new_full((x.shape[0], 12, *x.shape[2:]), torch.inf)
 
-    scene = bed.make_scene(srgb(), "x", "clean")
+    scene = bed.make_scene(srgb(0, *SCORED), "x", "clean")
     with pytest.raises(ZooError, match="toy gave values that are not finite"):
         bed.score(network_method(TorchRunner(Broken()), SPEC), scene)
 

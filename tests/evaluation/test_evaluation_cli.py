@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.cli import evaluate
+from zoo.cli import evaluate, methods
 from zoo.errors import ZooError
 from zoo.evaluation.records import QualityRecord
 from zoo.inference.runner import TorchRunner
@@ -90,10 +90,63 @@ def test_artefacts_of_older_weights_are_refused(made_from, monkeypatch):
     module = argparse.Namespace(SUFFIX="tflite", read_metadata=lambda path: {"weights_sha256": made_from})
     monkeypatch.setattr(export, "target_module", lambda target: module)
     if made_from == "these":
-        evaluate._check_artefact("utnet-m", Artefact(nn.Identity()), "these")
+        methods.check_artefact("utnet-m", Artefact(nn.Identity()), "these")
     else:
         with pytest.raises(ZooError, match=r"utnet-m-litert-int8-64\.tflite: was exported from other weights"):
-            evaluate._check_artefact("utnet-m", Artefact(nn.Identity()), "these")
+            methods.check_artefact("utnet-m", Artefact(nn.Identity()), "these")
+
+
+def test_demosaic_from_arguments_to_evidence(zoo, capsys):
+    folder = zoo("menon", "--benchmark", "demosaic", "--sets", "kodak", "--limit", "1", json=True)
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["benchmark"], result["level"], result["edge"]) == ("demosaic", "clean", {})
+    assert result["cost"]["ms_per_mp"] > 0
+    found = QualityRecord.load(folder / "demosaic-menon-classical-fp64-clean.json")
+    assert set(found.images) == {"kodak/kodak_01"} and (found.shot, found.read) == (0, 0)
+    zoo("menon", "--benchmark", "demosaic", "--sets", "kodak")
+    assert "MTF50" not in (text := capsys.readouterr().out) and "MS-SSIM" in text
+
+
+def test_leaderboard_from_arguments_to_plot(zoo, capsys, tmp_path):
+    zoo("menon", "malvar", "--limit", "1", "--sets", "kodak")
+    capsys.readouterr()
+    plot = tmp_path / "deep" / "board.png"
+    # No --data and no names here: it reads evidence only.
+    zoo("--leaderboard", "--plot", str(plot))
+    text = capsys.readouterr().out
+    assert "1 picture that the rows share (1 kodak)" in text and text.index("menon") < text.index("malvar")
+    assert plot.read_bytes()[:4] == b"\x89PNG" and plot.stat().st_size < 200_000
+    zoo("--leaderboard", "--plot", str(plot), json=True)
+    board = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in board["rows"]] == ["menon", "malvar"]
+    assert board["rows"][0]["ms_per_mp"] > 0 and board["rows"][0]["mtf50"].keys() == board["rows"][0]["psnr"].keys()
+    with pytest.raises(ZooError, match=r"board\.gif: plots are \.png or \.svg"):
+        zoo("--leaderboard", "--plot", str(tmp_path / "board.gif"))
+
+
+def test_models_record_what_they_cost(zoo, monkeypatch, tmp_path):
+    from zoo import weights
+    from zoo.cli import runtimes
+    from zoo.models.registry import get_spec
+
+    class Zero(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.new_zeros(x.shape[0], 12, *x.shape[2:])
+
+    (tmp_path / "w").write_bytes(b"")
+    monkeypatch.setattr(runtimes, "open_runner", lambda *args: (args[0], TorchRunner(Zero())))
+    monkeypatch.setattr(weights, "verified", lambda name, quantized: tmp_path / "w")
+    folder = zoo("utnet-m", "--benchmark", "demosaic", "--limit", "1", "--sets", "kodak")
+    found = QualityRecord.load(folder / "demosaic-utnet-m-torch-fp32-clean.json")
+    spec = get_spec("utnet-m")
+    assert found.cost == {"params": spec.params, "gmac_per_mp": spec.gmac_per_mp}
+
+
+def test_pictures_have_to_be_given(tmp_path):
+    parser = argparse.ArgumentParser()
+    evaluate.add_parser(parser.add_subparsers())
+    with pytest.raises(ZooError, match="no pictures to measure on"):
+        evaluate.run(parser.parse_args(["evaluate", "menon", "--output-dir", str(tmp_path)]))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +157,15 @@ def test_artefacts_of_older_weights_are_refused(made_from, monkeypatch):
         (["menon", "--noise", "iso80"], "did you mean 'iso800'"),
         (["menon", "--sets", "kodac"], "did you mean 'kodak'"),
         (["menon", "--benchmark", "bayern"], "did you mean 'bayer'"),
+        (["menon", "--benchmark", "blnid"], "did you mean 'blind'"),
+        (["menon", "--benchmark", "pairs"], "holds no noisy/clean pairs"),
+        (["menon", "--benchmark", "blind"], "holds no raw"),
+        (["menon", "--benchmark", "blind", "--noise", "clean"], "leave --noise out"),
+        (["menon", "--benchmark", "demosaic", "--noise", "iso800"], "demosaic has no noise level 'iso800'.*clean"),
+        (["menon", "--plot", "x.png"], "add --leaderboard"),
+        (["menon", "--leaderboard"], "leave menon out"),
+        (["--leaderboard"], "holds no evidence of the benchmark bayer"),
+        ([], "nothing to measure"),
         (["menon", "--limit", "0"], "--limit is 1 or more"),
         (["menon", "--threads", "0"], "--threads is 1 or more"),
     ],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from zoo.evaluation.metrics import MAX_PSNR, psnr, shadow_bias, ssim
+from zoo.evaluation.metrics import MAX_PSNR, psnr, shadow_bias, ssim, ssim_and_ms_ssim, texture_kept
 
 
 def test_psnr_of_a_known_error():
@@ -56,6 +56,63 @@ def test_ssim_equals_the_published_definition(sigma):
 def test_ssim_of_the_same_picture_is_one():
     picture = torch.rand(3, 30, 30)
     assert ssim(picture, picture) == pytest.approx(1, abs=1e-6)
+
+
+def noisy_pair(height: int, width: int, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A smooth picture with some detail, and the same with noise, both in [0, 1]."""
+    generator = np.random.default_rng(1)
+    layers = [gaussian_filter(generator.random((3, height, width)), (0, s, s)) * s for s in (1, 4, 12)]
+    x = np.sum(layers, axis=0)
+    x = ((x - x.min()) / np.ptp(x)).astype(np.float32)
+    y = (x + generator.normal(0, sigma, x.shape)).clip(0, 1).astype(np.float32)
+    return torch.from_numpy(y), torch.from_numpy(x)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.1, 0.4])
+@pytest.mark.parametrize("size", [(176, 192), (240, 208)])
+def test_ms_ssim_equals_another_implementation(size, sigma):
+    # Sides that halve evenly four times: at odd ones the other pads with zeros, which the paper does not.
+    other = pytest.importorskip("pytorch_msssim")
+    y, x = noisy_pair(*size, sigma)
+    single, multi = ssim_and_ms_ssim(y, x)
+    assert single == ssim(y, x)
+    expected = other.ms_ssim(y[None].double(), x[None].double(), data_range=1.0)
+    assert multi == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_ms_ssim_of_constants_is_the_luminance_of_the_coarsest_scale():
+    # No structure anywhere: contrast terms are 1, and what is left is luminance to the power 0.1333.
+    _, multi = ssim_and_ms_ssim(torch.full((3, 177, 180), 0.2), torch.full((3, 177, 180), 0.6))
+    assert multi == pytest.approx(((2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4)) ** 0.1333, abs=1e-6)
+
+
+def test_ms_ssim_of_a_negative_is_not_a_number_with_a_root():
+    x = noisy_pair(176, 176, 0.1)[1]
+    assert ssim_and_ms_ssim(1 - x, x)[1] == 0
+
+
+def test_texture_kept_is_the_amplitude_that_is_left():
+    x = noisy_pair(200, 200, 0)[1]
+    blurred = x - 0.3 * (x - torch.from_numpy(gaussian_filter(x.numpy(), (0, 1.5, 1.5), truncate=3.5)))
+    assert texture_kept(x, x) == 1
+    assert 0.7 < texture_kept(blurred, x) < 0.85  # 0.7 of the finest; of the coarser less was taken
+    assert texture_kept(0.5 + 0.4 * (x - 0.5), x) == pytest.approx(0.4, abs=1e-5)
+    assert texture_kept(torch.full_like(x, 0.5), x) == pytest.approx(0, abs=1e-6)
+
+
+def test_noise_is_no_texture():
+    x = noisy_pair(400, 400, 0)[1]
+    noise = 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    flat = torch.full_like(x, 0.5) + noise
+    detail = (x - torch.from_numpy(gaussian_filter(x.numpy(), (0, 1.5, 1.5)))).std()
+    assert noise.std() > 2 * detail  # so that it would count for much if it did
+    assert texture_kept(x + noise, x) == pytest.approx(1, abs=0.06)
+    assert texture_kept(flat, x) == pytest.approx(0, abs=0.06)
+
+
+def test_texture_of_a_flat_reference_is_whole():
+    flat = torch.full((3, 64, 64), 0.25)
+    assert texture_kept(flat, flat) == 1
 
 
 def test_shadow_bias_is_relative_to_the_darkest_tenth_and_signed():

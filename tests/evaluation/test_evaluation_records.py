@@ -7,16 +7,17 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from small_pictures import SCORED
 
 from zoo.errors import ZooError
 from zoo.evaluation import bed
-from zoo.evaluation.records import METRICS, ImageScore, QualityRecord
+from zoo.evaluation.records import ImageScore, QualityRecord
 from zoo.evaluation.run import evaluate
 
 
 def score(psnr: float, bias: float = 0.0, set: str = "kodak") -> ImageScore:
-    values = dict.fromkeys(METRICS, bias) | {"psnr": psnr, "ssim": psnr / 100, "psnr_linear": psnr + 5}
-    return ImageScore(set, "0" * 64, values, 0.5)
+    values = dict.fromkeys(bed.METRICS, bias) | {"psnr": psnr, "ssim": psnr / 100, "psnr_linear": psnr + 5}
+    return ImageScore(set, "0" * 64, values, 0.5, 0.25)
 
 
 def record(level: str = "iso800", **kwargs) -> QualityRecord:
@@ -38,6 +39,11 @@ def test_summary_has_mean_and_worst_per_set_and_overall():
     assert summary["overall"]["mean"]["shadow_bias_g"] == pytest.approx(0)
 
 
+def test_slow_first_picture_is_not_the_methods_speed():
+    images = dict(IMAGES) | {"kodak/first": ImageScore("kodak", "0" * 64, IMAGES["kodak/a"].values, 30.0, 0.25)}
+    assert record(images=images).ms_per_mp() == 2000
+
+
 def test_summary_of_some_pictures():
     summary = record(images=IMAGES).summary({"kodak/a", "mcmaster/a"})
     assert summary["overall"]["mean"]["psnr"] == 35 and summary["kodak"]["images"] == 1
@@ -50,6 +56,7 @@ def test_saved_evidence_is_read_back(tmp_path):
     assert QualityRecord.load(path) == before
     content = json.loads(path.read_text())
     assert content["kind"] == "quality" and content["sets"] == {"kodak": 2, "mcmaster": 1} and content["seconds"] == 1.5
+    assert content["ms_per_mp"] == before.ms_per_mp() == 2000 and before.ms_per_mp({"kodak/x"}) is None
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing temporary stays
 
 
@@ -74,6 +81,10 @@ def corrupt(content: dict, where: list, value: object) -> dict:
         (["surprise"], 1, "damaged"),
         (["machine"], "fast", "damaged"),
         (["images"], None, "damaged"),
+        (["benchmark"], "bayern", "damaged"),
+        (["edge"], 0.3, "damaged"),
+        (["images", "kodak/a", "values", "surprise"], 1.0, "damaged"),
+        (["images", "kodak/a", "megapixels"], None, "damaged"),
         (["images", "kodak/a", "values", "ssim"], None, "damaged"),
         (["images", "kodak/a", "values", "ssim"], "good", "damaged"),
         (["images", "kodak/a", "values", "psnr"], 31.0, "summary is not that of its pictures"),
@@ -129,11 +140,12 @@ def test_second_run_measures_nothing_and_writes_nothing(pictures_dir, tmp_path):
     pictures = bed.find_pictures(pictures_dir)
     method, ticks = Counting(), []
     first = evaluate(method, record(), pictures, tmp_path, progress=lambda: ticks.append(1))
-    assert method.calls == len(pictures) == len(ticks) == 4 and set(first.images) >= {"kodak/kodak_01", "mine/holiday"}
+    assert method.calls == len(pictures) + 1 == len(ticks) + 1 == 5  # and the slanted edge
+    assert 0 < first.edge["mtf50"] < 1 and set(first.images) >= {"kodak/kodak_01", "mine/holiday"}
     path = first.path(tmp_path)
     stamp = path.stat().st_mtime_ns
     assert evaluate(method, record(command="again"), pictures, tmp_path).images == first.images
-    assert method.calls == 4 and path.stat().st_mtime_ns == stamp
+    assert method.calls == 5 and path.stat().st_mtime_ns == stamp
 
 
 def test_interrupted_run_goes_on(pictures_dir, tmp_path):
@@ -142,13 +154,39 @@ def test_interrupted_run_goes_on(pictures_dir, tmp_path):
         evaluate(Counting(fail_at=3), record(), pictures, tmp_path)
     method = Counting()
     assert len(evaluate(method, record(), pictures, tmp_path).images) == 4
-    assert method.calls == 2
+    assert method.calls == 3  # two pictures and the edge
 
 
 def test_subset_does_not_throw_the_rest_away(pictures_dir, tmp_path):
     evaluate(Counting(), record(), bed.find_pictures(pictures_dir), tmp_path)
-    evaluate(Counting(), record(), bed.find_pictures(pictures_dir, ["mine"]), tmp_path, fresh=True)
+    method = Counting()
+    evaluate(method, record(), bed.find_pictures(pictures_dir, ["mine"]), tmp_path, fresh=True)
+    assert method.calls == 2  # the picture and the edge
     assert len(QualityRecord.load(record().path(tmp_path)).images) == 4
+
+
+def test_evidence_of_an_older_schema_is_replaced(pictures_dir, tmp_path):
+    path = record(images=dict(IMAGES)).save(tmp_path)
+    path.write_text(json.dumps(corrupt(json.loads(path.read_text()), ["schema"], 1)))
+    result = evaluate(Counting(), record(), bed.find_pictures(pictures_dir, ["mine"]), tmp_path)
+    assert list(result.images) == ["mine/holiday"] == list(QualityRecord.load(path).images)
+
+
+def test_evidence_of_a_newer_schema_is_not_overwritten(pictures_dir, tmp_path):
+    path = record(images=dict(IMAGES)).save(tmp_path)
+    path.write_text(text := json.dumps(corrupt(json.loads(path.read_text()), ["schema"], 99)))
+    with pytest.raises(ZooError, match="no quality evidence of schema"):
+        evaluate(Counting(), record(), bed.find_pictures(pictures_dir, ["mine"]), tmp_path)
+    assert path.read_text() == text
+
+
+def test_benchmark_without_an_edge_measures_none(pictures_dir, tmp_path):
+    method = Counting()
+    own = QualityRecord("menon", "classical", "fp64", "clean", 0, 0, benchmark="demosaic")
+    result = evaluate(method, own, bed.find_pictures(pictures_dir), tmp_path)
+    assert method.calls == 4 and result.edge == {}
+    assert result.path(tmp_path).name == "demosaic-menon-classical-fp64-clean.json"
+    assert set(result.images["mine/holiday"].values) == {"psnr", "ssim", "ms_ssim"}
 
 
 @pytest.mark.parametrize("change", [{"weights_sha256": "1" * 64}, {"settings": {"h": 2}}, {"bed_version": 0}])
@@ -161,7 +199,7 @@ def test_another_method_starts_anew(pictures_dir, tmp_path, change):
 def test_changed_picture_is_measured_again(pictures_dir, tmp_path):
     first = evaluate(Counting(), record(), bed.find_pictures(pictures_dir), tmp_path)
     before = first.images["mine/holiday"]
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SCORED, 3), np.uint8)).save(
         pictures_dir / "mine" / "holiday.png"
     )
     method = Counting()

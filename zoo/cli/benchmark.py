@@ -19,7 +19,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("artifact", help="artefact of `zoo export`, or a model name with --target")
     parser.add_argument("--target", action="append", help="coreml, executorch or litert, with a model name; repeatable")
     parser.add_argument("--precision", default="int8", help="with a model name (default: int8)")
-    parser.add_argument("--tile", type=int, help="with a model name (default: 256)")
+    parser.add_argument("--tile", type=int, help="with a model name (default: 256, or what the model's halo needs)")
     parser.add_argument("--threads", default="1", help="comma-separated, for example 1,2")
     parser.add_argument("--warmup-runs", type=int, default=5)
     parser.add_argument("--num-runs", type=int, default=30)

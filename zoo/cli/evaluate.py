@@ -1,41 +1,49 @@
-"""``zoo evaluate``: measures the quality of models and classical methods on the test bed, and leaves evidence."""
+"""``zoo evaluate``: measures the quality of models and classical methods, leaves evidence, and ranks what there is."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
-import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.cli.methods import CLASSICAL, Opened, open_method
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from zoo.evaluation.bed import Method
+    from zoo.evaluation.benchmarks import Benchmark
+    from zoo.evaluation.leaderboard import Leaderboard
     from zoo.evaluation.records import QualityRecord
-    from zoo.inference.runner import TileRunner
 
-CLASSICAL = ("classical", "fp64")  # target and precision of the baselines' evidence
-EXPORTED = ("executorch", "litert", "coreml")  # targets that run an artefact, which may be older than the weights
+EVIDENCE = Path("evidence/quality")
+SHEETS = Path("evidence/blind")
+PLOT = Path("docs/leaderboard.png")
+BLIND = "blind"  # makes a sheet to look at instead of numbers
+RATES = "rate-distortion"  # of codecs, in :mod:`zoo.cli.rates`
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "evaluate",
         help="measure the quality of models and classical methods",
-        description="Makes noisy raws of pictures, develops them with each method and compares. Evidence goes to one "
-        "JSON file per method and noise level; a picture that is already in it is not measured again.",
+        description="Runs each method on a benchmark. bayer: noisy raws made of pictures. demosaic: the same pictures "
+        "without noise and camera. pairs: real noisy frames against the mean of many. Evidence goes to one JSON file "
+        "per method and noise level; a picture that is already in it is not measured again. blind: a sheet of crops of "
+        "real raws, to look at. rate-distortion: the scenes of bayer as bytes; its NAMEs are compressors, "
+        "CODEC+DEVELOPER (jpegxl+menon), raw-ljpeg, or peers for all that can run. --leaderboard: all evidence of bayer, "
+        "or of rate-distortion, in one table and plot.",
     )
     add = parser.add_argument
-    add("names", nargs="+", metavar="NAME", help="model (`zoo list`), or menon, malvar, nlm+menon, bm3d+menon")
-    add("--data", type=Path, required=True, metavar="DIR", help="folder of clean pictures")
-    add("--benchmark", default="bayer", metavar="B", help="test bed; there is one: bayer")
+    add("names", nargs="*", metavar="NAME", help="model (`zoo list`), or a classical method: menon, nlm+menon, ...")
+    add("--data", type=Path, metavar="DIR", help="folder of clean pictures; of pairs or raws for pairs and blind")
+    add("--benchmark", default="bayer", metavar="B", help="bayer (default), demosaic, pairs, blind, rate-distortion")
     add("--sets", default="all", metavar="S,...", help="kodak, mcmaster, ..., or names of subfolders (default: all)")
-    add("--noise", default="clean,iso800,iso3200,iso12800", metavar="L,...", help="noise levels (default: all four)")
+    add("--noise", metavar="L,...", help="noise levels of bayer: clean, iso800, iso3200, iso12800 (default: all four)")
     add(
         "--target", metavar="NAME", help="runtime of the models: torch (default), integer, executorch, litert or coreml"
     )
@@ -48,170 +56,155 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="with --target integer: a file of `zoo quantize`, not the shipped one",
     )
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
-    add("--limit", type=int, metavar="N", help="at most N pictures of each set")
-    add("--output-dir", type=Path, default=Path("evidence/quality"), metavar="DIR", help="default: evidence/quality")
+    add("--limit", type=int, metavar="N", help="at most N pictures of each set; with blind, N crops")
+    add("--output-dir", type=Path, metavar="DIR", help=f"default: {EVIDENCE}; of the blind sheet {SHEETS}")
     add("--fresh", action="store_true", help="measure again what is already there")
+    add("--leaderboard", action="store_true", help="measure nothing: rank what --output-dir holds evidence of")
+    add("--plot", type=Path, metavar="FILE", help=f"with --leaderboard or {RATES}: PNG or SVG (default: {PLOT})")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
-
-    from zoo.evaluation import bed
-    from zoo.evaluation.run import evaluate, image_key
-    from zoo.models.registry import nearest
-
-    levels, sets = _words(args.noise), _words(args.sets)
-    for what, given, known in (("benchmark", [args.benchmark], [bed.BENCHMARK]), ("noise level", levels, bed.LEVELS)):
-        for word in given:
-            if word not in known:
-                raise ZooError(f"unknown {what} '{word}'{nearest(word, known)}; choose from {', '.join(known)}")
+    if args.leaderboard:
+        if args.names:
+            raise ZooError(f"--leaderboard ranks all that there is evidence of; leave {' '.join(args.names)} out")
+        if args.benchmark == RATES:
+            importlib.import_module("zoo.cli.rates").rank(args)
+        else:
+            _rank(args)
+        return
+    if not args.names:
+        raise ZooError("nothing to measure; give NAMEs of models or classical methods, or --leaderboard")
+    if args.data is None:
+        raise ZooError("no pictures to measure on; give their folder with --data DIR")
+    if args.plot is not None and args.benchmark != RATES:
+        raise ZooError("--plot draws the leaderboard; add --leaderboard, or leave --plot out")
     for option, value in (("--threads", args.threads), ("--limit", args.limit)):
         if value is not None and value < 1:
             raise ZooError(f"{option} is 1 or more, not {value}")
+    if args.benchmark == BLIND:
+        _look(args)
+    elif args.benchmark == RATES:
+        importlib.import_module("zoo.cli.rates").measure(args)
+    else:
+        _measure(args)
+
+
+def _measure(args: argparse.Namespace) -> None:
+    """The benchmarks that give numbers."""
+    import torch
+
+    from zoo.evaluation.run import evaluate, image_key
+
+    folder, benchmark = args.output_dir or EVIDENCE, _benchmark(args.benchmark)
+    levels = levels_of(benchmark.name, benchmark.levels, args.noise)
     torch.set_num_threads(args.threads)
-    pictures = bed.find_pictures(args.data, sets, args.limit)
+    pictures = benchmark.find(args.data, split_words(args.sets), args.limit)
     # All names are looked up before the first, which may take minutes, is measured.
-    jobs = [job for name in dict.fromkeys(args.names) for job in _jobs(name, levels, args)]
+    methods = [open_method(name, args) for name in dict.fromkeys(args.names)]
     results = []
-    with _progress(quiet=args.json) as progress:
-        for method, record in jobs:
-            bar = progress.add_task(f"{record.name} {record.level}", total=len(pictures))
-            results.append(
-                evaluate(
-                    method,
-                    record,
-                    pictures,
-                    args.output_dir,
-                    fresh=args.fresh,
-                    progress=partial(progress.advance, bar),
-                )
-            )
+    with progress_bars(quiet=args.json) as progress:
+        for opened in methods:
+            for level in levels:
+                record = _record(opened, benchmark, level, args.threads)
+                bar = progress.add_task(f"{record.name} {level}", total=len(pictures))
+                tick = partial(progress.advance, bar)
+                results.append(evaluate(opened.method, record, pictures, folder, fresh=args.fresh, progress=tick))
     keys = {image_key(p) for p in pictures}
     if args.json:
-        print(json.dumps([_plain(record, keys, args.output_dir) for record in results], indent=1))
+        print(json.dumps([_plain(record, keys, folder) for record in results], indent=1))
     else:
         _print_table(results, keys)
 
 
-def _jobs(name: str, levels: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[Method, QualityRecord]]:
-    """The method of a name with an empty record per level.
-
-    Raises:
-        ZooError: unknown name, missing library, no weights, or a runtime that cannot run it.
-    """
-    from zoo.baselines import get_baseline, list_baselines
-    from zoo.evaluation import bed, records
-    from zoo.models.registry import list_models, nearest
-
-    facts: dict[str, Any] = {}
-    method: Method
-    if name in list_baselines():
-        method = baseline = get_baseline(name)
-        (target, precision), libraries = CLASSICAL, baseline.versions()
-        facts = {"settings": dict(baseline.settings), "licence": baseline.licence}
-    elif name in list_models():
-        from zoo import weights
-        from zoo.cli.runtimes import open_runner
-        from zoo.evaluation.network import network_method
-        from zoo.models.registry import get_spec
-
-        spec = get_spec(name)
-        if args.quantized is None:
-            _, runner = open_runner(name, args.target, args.precision, args.tile, args.threads)
-        else:
-            runner = _integer_of(name, args.quantized, args.target)
-        method = network_method(runner, spec)
-        target, precision, libraries = runner.target, runner.precision, _runtime_version(runner.target)
-        file = args.quantized or weights.verified(name, quantized=precision == "int8")
-        facts = {"weights_sha256": records.sha256(file), "licence": spec.licence}
-        if target in EXPORTED:
-            _check_artefact(name, runner, facts["weights_sha256"])
-    else:
-        known = [*list_models(), *list_baselines()]
-        raise ZooError(f"unknown method '{name}'{nearest(name, known)}; choose from {', '.join(known)}")
-    for level in levels:
-        shot, read = bed.LEVELS[level]
-        yield (
-            method,
-            records.QualityRecord(
-                name=name,
-                target=target,
-                precision=precision,
-                level=level,
-                shot=shot,
-                read=read,
-                command=shlex.join(["zoo", *sys.argv[1:]]),
-                versions=_versions() | libraries,
-                machine=records.machine(args.threads),
-                **facts,
-            ),
-        )
-
-
-def _integer_of(name: str, path: Path, target: str | None) -> TileRunner:
-    """The integer network of a file of ``zoo quantize``; its evidence is filed under ``int8-ptq`` or ``int8-qat``.
-
-    Raises:
-        ZooError: no such file, of another model, or another target was asked for.
-    """
-    from quantize import QuantizedModel
-
-    if target not in (None, "integer"):
-        raise ZooError(f"--quantized runs as integer reference, not on {target}; leave --target out")
-    quantized = QuantizedModel.load(path)
-    if quantized.name != name:
-        raise ZooError(f"{path}: is of {quantized.name}, not of {name}")
-    runner = quantized.integer()
-    runner.precision = f"int8-{quantized.recipe}"
-    return runner
-
-
-def _check_artefact(name: str, runner: TileRunner, weights_sha256: str) -> None:
-    """Refuse an artefact that was exported before the weights changed: its scores would be filed under the new ones.
-
-    Raises:
-        ZooError: it is older.
-    """
-    import export
-
-    assert runner.tile is not None
-    path = export.artifact_path(name, runner.target, runner.precision, runner.tile)
-    if export.target_module(runner.target).read_metadata(path).get("weights_sha256") != weights_sha256:
-        raise ZooError(f"{path}: was exported from other weights than those that ship; delete it to have it made anew")
-
-
-def _versions() -> dict[str, str]:
-    import numpy
+def _look(args: argparse.Namespace) -> None:
+    """The sheet of real raws."""
     import torch
 
-    from zoo import __version__
+    from zoo.evaluation.blind import find_crops, write_sheet
 
-    return {
-        "raw-zoo": __version__,
-        "python": platform.python_version(),
-        "numpy": numpy.__version__,
-        "torch": torch.__version__,
-    }
+    if args.noise is not None:
+        raise ZooError("the noise of real raws is their own; leave --noise out")
+    torch.set_num_threads(args.threads)
+    crops = find_crops(args.data, args.limit)
+    methods = {m.label: m.method for m in (open_method(name, args) for name in dict.fromkeys(args.names))}
+    path = (args.output_dir or SHEETS) / "blind.png"
+    with progress_bars(quiet=args.json) as progress:
+        bar = progress.add_task("blind", total=len(crops) * len(methods))
+        side = write_sheet(path, crops, methods, partial(progress.advance, bar))
+    if args.json:
+        rows = [{"file": str(c.path), "centre": c.centre} for c in crops]
+        print(json.dumps({"sheet": str(path), "side": side, "rows": rows, "columns": list(methods)}, indent=1))
+    else:
+        print(f"{path}: {len(crops)} crops of {side}x{side} pixels, {', '.join(methods)}")
 
 
-def _runtime_version(target: str) -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
+def _rank(args: argparse.Namespace) -> None:
+    """The leaderboard and its plot."""
+    from zoo.evaluation.leaderboard import read_leaderboard
+    from zoo.evaluation.plot import plot
 
-    package = {"executorch": "executorch", "litert": "litert-torch", "coreml": "coremltools", "integer": "torchao"}.get(
-        target
+    board = read_leaderboard(args.output_dir or EVIDENCE)
+    path = args.plot or PLOT
+    plot(board, path)
+    if args.json:
+        print(json.dumps(board.to_json() | {"plot": str(path)}, indent=1))
+    else:
+        _print_board(board, path)
+
+
+def _benchmark(name: str) -> Benchmark:
+    from zoo.evaluation.benchmarks import BENCHMARKS, get_benchmark
+    from zoo.models.registry import nearest
+
+    if name not in BENCHMARKS:
+        known = [*BENCHMARKS, BLIND, RATES]
+        raise ZooError(f"unknown benchmark '{name}'{nearest(name, known)}; choose from {', '.join(known)}")
+    return get_benchmark(name)
+
+
+def levels_of(benchmark: str, levels: Iterable[str], words: str | None) -> list[str]:
+    """The noise levels that were asked for, all of the benchmark's if none.
+
+    Raises:
+        ZooError: one that it has not.
+    """
+    from zoo.models.registry import nearest
+
+    known, asked = list(levels), split_words(words or "")
+    for word in asked:
+        if word not in known:
+            hint = nearest(word, known)
+            raise ZooError(f"{benchmark} has no noise level '{word}'{hint}; choose from {', '.join(known)}")
+    return asked or known
+
+
+def _record(opened: Opened, benchmark: Benchmark, level: str, threads: int) -> QualityRecord:
+    """An empty record of a method at a level."""
+    from zoo.evaluation import records
+
+    shot, read = benchmark.levels[level]
+    return records.QualityRecord(
+        name=opened.name,
+        target=opened.target,
+        precision=opened.precision,
+        level=level,
+        shot=shot,
+        read=read,
+        benchmark=benchmark.name,
+        command=shlex.join(["zoo", *sys.argv[1:]]),
+        machine=records.machine(threads),
+        **opened.facts,
     )
-    try:
-        return {package: version(package)} if package else {}
-    except PackageNotFoundError:  # a runtime may come from another package than the pinned one
-        return {}
 
 
-def _words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
+    """The parts of ``a,b,c``, each once."""
     return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
-def _progress(*, quiet: bool) -> Any:
+def progress_bars(*, quiet: bool) -> Any:
+    """A context whose ``add_task`` and ``advance`` draw on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -221,32 +214,73 @@ def _progress(*, quiet: bool) -> Any:
 
 def _plain(record: QualityRecord, keys: set[str], folder: Path) -> dict[str, Any]:
     """What ``--json`` prints of a record: the summary over the pictures asked for, and where the evidence lies."""
-    about = {k: getattr(record, k) for k in ("name", "target", "precision", "level", "weights_sha256")}
-    return about | {"evidence": str(record.path(folder)), "summary": record.summary(keys)}
+    about = {k: getattr(record, k) for k in ("benchmark", "name", "target", "precision", "level", "weights_sha256")}
+    cost = {**record.cost, "ms_per_mp": record.ms_per_mp(keys)}
+    return about | {
+        "evidence": str(record.path(folder)),
+        "cost": cost,
+        "edge": record.edge,
+        "summary": record.summary(keys),
+    }
+
+
+# Title and format of the metrics that the table shows; the shadow biases share a column.
+_COLUMNS = {
+    "psnr": ("PSNR dB", ".2f"),
+    "psnr_input": ("noisy dB", ".2f"),
+    "ssim": ("SSIM", ".4f"),
+    "ms_ssim": ("MS-SSIM", ".4f"),
+    "texture": ("texture", ".3f"),
+    "psnr_linear": ("linear dB", ".2f"),
+    "ssim_linear": ("linear SSIM", ".4f"),
+}
 
 
 def _print_table(results: Sequence[QualityRecord], keys: set[str]) -> None:
+    from zoo.evaluation.benchmarks import get_benchmark
+
+    metrics = get_benchmark(results[0].benchmark).metrics
+    shown = {m: _COLUMNS[m] for m in _COLUMNS if m in metrics}
+    biased = "shadow_bias_r" in metrics
+    title = "mean (worst picture)" + ("; shadow bias: mean of R, G, B in % of the shadows' level" if biased else "")
+    head = ["method", "level", "set", "n", *(title for title, _ in shown.values())]
+    rows = []
+    for record in results:
+        runtime = "" if record.target == CLASSICAL[0] else f" {record.target} {record.precision}"
+        for name, group in record.summary(keys).items():
+            mean, worst = group["mean"], group["worst"]
+            own = {k for k, i in record.images.items() if k in keys and name in (i.set, "overall")}
+            cells = [f"{mean[m]:{f}} ({worst[m]['value']:{f}})" for m, (_, f) in shown.items()]
+            if biased:
+                cells.append(" ".join(f"{100 * mean[f'shadow_bias_{c}']:+.1f}" for c in "rgb"))
+                cells.append(_cell(record.edge.get("mtf50") if name == "overall" else None, ".3f"))
+            cells += [_cell(record.cost.get("params"), ",.0f"), _cell(record.cost.get("gmac_per_mp"), ".2f")]
+            cells.append(_cell(record.ms_per_mp(own), ".0f"))
+            rows.append([record.name + runtime, record.level, name, str(group["images"]), *cells])
+    head += (["shadow bias %", "MTF50"] if biased else []) + ["params", "GMAC/MP", "ms/MP"]
+    print_rich(title, head, rows, left=3)
+
+
+def _print_board(board: Leaderboard, path: Path) -> None:
+    head, rows = board.table()
+    print_rich("", head, rows, left=1)
+    for note in (*board.notes(), f"plot: {path}"):
+        print(note)
+
+
+def print_rich(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
+    """A table whose first ``left`` columns are text."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="mean (worst picture); shadow bias is the mean of R, G, B in % of the shadows' level")
-    for column in ("method", "level", "set", "n", "PSNR dB", "SSIM", "linear PSNR dB", "shadow bias %", "s/picture"):
-        table.add_column(column, justify="left" if column in ("method", "level", "set") else "right", no_wrap=True)
-    for record in results:
-        for name, group in record.summary(keys).items():
-            mean, worst = group["mean"], group["worst"]
-            times = [i.seconds for k, i in record.images.items() if k in keys and name in (i.set, "overall")]
-            runtime = "" if record.target == CLASSICAL[0] else f" {record.target} {record.precision}"
-            table.add_row(
-                record.name + runtime,
-                record.level,
-                name,
-                str(group["images"]),
-                f"{mean['psnr']:.2f} ({worst['psnr']['value']:.2f})",
-                f"{mean['ssim']:.4f} ({worst['ssim']['value']:.4f})",
-                f"{mean['psnr_linear']:.2f} ({worst['psnr_linear']['value']:.2f})",
-                " ".join(f"{100 * mean[f'shadow_bias_{c}']:+.1f}" for c in "rgb"),
-                f"{sum(times) / len(times):.2f}",
-            )
-    # Wide enough for its columns where the output is a pipe, which has no width of its own.
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    table = Table(title=title or None)
+    for index, column in enumerate(head):
+        table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # Wide enough for all columns, whatever the terminal's width: a line that wraps is read, a cut one is not.
+    Console(width=250).print(table)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"

@@ -17,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("name", nargs="?", help="model (default: the flagship)")
     parser.add_argument("--target", action="append", required=True, help="coreml, executorch or litert; repeatable")
     parser.add_argument("--precision", default="int8", help="fp32, fp16 or int8 (default)")
-    parser.add_argument("--tile", type=int, help="side of the packed input, half the sensor's (default: 256)")
+    parser.add_argument("--tile", type=int, help="side of the packed input, half the sensor's (default: 256, or what the model's halo needs)")
     parser.add_argument("--record", type=Path, metavar="DIR", help="also write one JSON record each into this folder")
     parser.add_argument("--output-dir", type=Path, default=Path("artifacts"), help="default: artifacts")
     parser.add_argument(

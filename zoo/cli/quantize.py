@@ -31,9 +31,10 @@ def run(args: argparse.Namespace) -> None:
 
     from quantize.qat import QAT_DEFAULTS, finetune, post_training
     from zoo.cli.train import read_pool
-    from zoo.models.registry import create_model
+    from zoo.models.registry import check_int8, create_model
     from zoo.training.config import TrainConfig, parse, parse_duration
 
+    check_int8(args.name)
     if args.threads:
         torch.set_num_threads(args.threads)
     values = {**QAT_DEFAULTS, "model": args.name, "data": str(args.data), "seed": 1}

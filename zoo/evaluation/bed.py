@@ -17,31 +17,32 @@ The noise is seeded by the picture's name and the level, so that every method se
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from zoo.data.pool import PICTURES, read_srgb
 from zoo.errors import ZooError
 from zoo.evaluation import metrics
+from zoo.evaluation.method import Array, Method, Picture, Scores, Triple, inner, run
 from zoo.models.registry import nearest
 from zoo.raw.colour import SRGB_TO_XYZ, srgb_decode, srgb_encode
 
-Array = npt.NDArray[np.float32]
-Triple = tuple[float, float, float]
-
 BENCHMARK = "bayer"
-VERSION = 1  # of what is computed; a change that moves numbers raises it, and older evidence is then not mixed in
+# Of what all benchmarks compute; a change that moves numbers or adds some raises it, and older evidence is then not
+# mixed in. 2: MS-SSIM, texture, linear SSIM, the slanted edge, megapixels.
+VERSION = 2
+
+SHADOW_BIAS = ("shadow_bias_r", "shadow_bias_g", "shadow_bias_b")
+METRICS = ("psnr", "ssim", "ms_ssim", "texture", "psnr_linear", "ssim_linear", *SHADOW_BIAS)
 
 # Balanced camera RGB -> linear sRGB: mean of libcamera's tuning matrices. Rows sum to 1, so that white stays white.
 CAMERA_MATRIX = np.array([[1.81, -0.55, -0.26], [-0.43, 1.88, -0.45], [-0.03, -0.81, 1.84]])
 WB_GAINS: Triple = (2.0, 1.0, 1.7)
+LUMINANCE = np.asarray(SRGB_TO_XYZ[1] @ CAMERA_MATRIX, np.float32)  # of balanced camera RGB; sums to 1
 
 # (S, O) of var = S*x + O in raw units; medians of measured phones up to ISO 3200, ISO 12,800 by the same law.
 LEVELS: dict[str, tuple[float, float]] = {
@@ -62,30 +63,6 @@ SETS = {
 }
 ALL_SETS = "all"
 
-# Pixels left out on each side: what a method makes of the missing neighbours there is not what is measured.
-BORDER = 16
-_SMALLEST = 2 * BORDER + 11  # SSIM needs a window of 11
-
-
-class Method(Protocol):
-    """What is measured: raw in, linear picture out."""
-
-    def __call__(self, mosaic: Array, wb: Sequence[float], shot: Sequence[float], read: Sequence[float]) -> Array:
-        """RGGB float32 ``[H, W]`` in raw units, gains, S and O of R, G, B -> balanced float32 ``[3, H, W]``."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A file of the bed: its path, its set, and its name (the file's without suffix)."""
-
-    path: Path
-    set: str
-
-    @property
-    def name(self) -> str:
-        """What the noise is seeded by and evidence is filed under."""
-        return self.path.stem
-
 
 @dataclass(frozen=True)
 class Scene:
@@ -101,25 +78,6 @@ class Scene:
     truth: Array
     shot: Triple
     read: Triple
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What one method scored on one raw.
-
-    Attributes:
-        psnr: developed sRGB, dB.
-        ssim: developed sRGB.
-        psnr_linear: balanced linear camera RGB, dB.
-        shadow_bias: R, G, B, see :func:`zoo.evaluation.metrics.shadow_bias`.
-        seconds: wall-clock time of the method.
-    """
-
-    psnr: float
-    ssim: float
-    psnr_linear: float
-    shadow_bias: Triple
-    seconds: float
 
 
 def find_pictures(folder: Path, sets: Sequence[str] = (ALL_SETS,), limit: int | None = None) -> list[Picture]:
@@ -183,32 +141,33 @@ def develop(camera: Array) -> Array:
 
 
 def score(method: Method, scene: Scene) -> Scores:
-    """Run a method on a raw and compare with the truth, :data:`BORDER` pixels left out on each side.
+    """Run a method on a raw and compare with the truth, a border left out on each side.
+
+    Returns:
+        Scores with the values :data:`METRICS`: ``psnr`` (dB), ``ssim``, ``ms_ssim`` and ``texture`` of developed sRGB;
+        ``psnr_linear`` (dB) and ``ssim_linear`` of balanced linear camera RGB; ``shadow_bias_r``, ``_g``, ``_b``. What
+        each is: :mod:`zoo.evaluation.metrics`.
 
     Raises:
         ZooError: the picture is too small to be scored, or the method returns another shape or no finite numbers.
     """
     height, width = scene.mosaic.shape
-    if min(height, width) < _SMALLEST:
-        raise ZooError(f"a picture of {width}x{height} is too small to be scored; it needs {_SMALLEST} pixels each way")
-    begun = time.perf_counter()
-    result = method(scene.mosaic, WB_GAINS, scene.shot, scene.read)
-    seconds = time.perf_counter() - begun
-    if result.shape != scene.truth.shape or not np.isfinite(result).all():
-        raise ZooError(f"the method returned {list(result.shape)} or non-finite values for a raw of {height}x{width}")
-    inner = (..., slice(BORDER, height - BORDER), slice(BORDER, width - BORDER))
-    linear, truth = torch.from_numpy(result[inner]), torch.from_numpy(scene.truth[inner])
-    shown, reference = (torch.from_numpy(develop(t)[inner]) for t in (result, scene.truth))
-    luminance = SRGB_TO_XYZ[1] @ CAMERA_MATRIX
-    dark = torch.einsum("i,ihw->hw", torch.from_numpy(luminance).float(), truth)
-    red, green, blue = metrics.shadow_bias(linear, truth, dark)
-    return Scores(
-        psnr=metrics.psnr(shown, reference),
-        ssim=metrics.ssim(shown, reference),
-        psnr_linear=metrics.psnr(linear, truth),
-        shadow_bias=(red, green, blue),
-        seconds=seconds,
-    )
+    part = (..., *inner(height, width))
+    result, seconds = run(method, scene.mosaic, WB_GAINS, scene.shot, scene.read)
+    linear, truth = torch.from_numpy(result[part]), torch.from_numpy(scene.truth[part])
+    shown, reference = (torch.from_numpy(develop(t)[part]) for t in (result, scene.truth))
+    single, multi = metrics.ssim_and_ms_ssim(shown, reference)
+    dark = torch.einsum("i,ihw->hw", torch.from_numpy(LUMINANCE), truth)
+    values = {
+        "psnr": metrics.psnr(shown, reference),
+        "ssim": single,
+        "ms_ssim": multi,
+        "texture": metrics.texture_kept(shown, reference),
+        "psnr_linear": metrics.psnr(linear, truth),
+        "ssim_linear": metrics.ssim(linear, truth),
+        **dict(zip(SHADOW_BIAS, metrics.shadow_bias(linear, truth, dark), strict=True)),
+    }
+    return Scores(values, seconds, height * width / 1e6)
 
 
 def score_picture(method: Method, picture: Picture, level: str) -> Scores:

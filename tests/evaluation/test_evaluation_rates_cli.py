@@ -1,0 +1,152 @@
+"""`zoo evaluate --benchmark rate-distortion` from its arguments to table, plot, JSON and evidence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.baselines import codecs
+from zoo.cli import evaluate
+from zoo.errors import ZooError
+from zoo.evaluation.rate_records import RateRecord
+
+
+@pytest.fixture
+def zoo(pictures_dir, tmp_path):
+    """Runs the verb on one picture of Kodak; returns the folder of evidence."""
+    threads = torch.get_num_threads()
+
+    def run(*words: str, json: bool = False, data: bool = True):
+        parser = argparse.ArgumentParser()
+        evaluate.add_parser(parser.add_subparsers())
+        arguments = ["evaluate", "--benchmark", "rate-distortion", "--output-dir", str(tmp_path / "evidence"), *words]
+        if data:
+            arguments += ["--data", str(pictures_dir), "--sets", "kodak", "--limit", "1"]
+        args = parser.parse_args(arguments)
+        args.json = json
+        evaluate.run(args)
+        return tmp_path / "evidence"
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_evidence_says_what_was_run(zoo, capsys):
+    folder = zoo("jpeg+menon", "webp+nlm+menon", "raw-ljpeg", "--noise", "iso800")
+    names = ["jpeg+menon-codec-uint8", "raw-ljpeg-codec-lossless", "webp+nlm+menon-codec-uint8"]
+    assert sorted(p.name for p in folder.iterdir()) == [f"rate-distortion-{n}-iso800.json" for n in names]
+    found = RateRecord.load(folder / f"rate-distortion-{names[2]}-iso800.json")
+    assert list(found.images) == ["kodak/kodak_01"] and (found.shot, found.read) == (1.2e-3, 9.4e-6)
+    source = found.settings["source"]
+    assert (source["name"], source["target"]) == ("nlm+menon", "classical") and source["settings"]["h"] == 1.0
+    assert found.settings["codec"]["chroma"].startswith("4:2:0") and "colour-demosaicing" in found.licence
+    assert found.versions["imagecodecs"] and found.versions["raw-zoo"] and found.machine["threads"] == 1
+    assert found.command.startswith("zoo ") and found.date
+    text = capsys.readouterr().out
+    assert "webp+nlm+menon" in text and "raw-ljpeg: the mosaic itself, 12 / 14 bits" in text
+    assert "s of CPU time per picture and level" in text
+
+
+def test_bd_rate_against_an_anchor_that_was_measured_before(zoo, capsys, tmp_path):
+    zoo("jpegxl+menon", "--noise", "clean")
+    capsys.readouterr()
+    plot = tmp_path / "plot.png"
+    zoo("avif+menon", "--noise", "clean", "--plot", str(plot), json=True)
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert [r["name"] for r in result["rows"]] == ["jpegxl+menon", "avif+menon"] and not captured.err
+    against = result["rows"][1]["psnr against jpegxl+menon"]
+    assert against["bd_rate"] is not None and abs(against["bd_rate"] - against["bd_rate_of_pictures"]) < 1e-3
+    assert result["plot"] == str(plot) and plot.read_bytes()[:4] == b"\x89PNG" and plot.stat().st_size < 200_000
+
+
+def test_leaderboard_reads_evidence_only(zoo, capsys, tmp_path):
+    zoo("jpeg+menon", "--noise", "clean,iso12800")
+    capsys.readouterr()
+    zoo("--leaderboard", "--plot", str(tmp_path / "x.svg"), data=False)
+    text = capsys.readouterr().out
+    assert text.index("clean") < text.index("iso12800") and f"plot: {tmp_path / 'x.svg'}" in text
+
+
+def test_peers_are_all_that_can_run_and_the_rest_is_one_line(zoo, capsys, monkeypatch, tmp_path):
+    from zoo.cli import rates
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(rates, "DEVELOPERS", ("malvar", "menon"))
+    few = {name: codecs.get_codec(name) for name in ("jpeg", "bpg", "jpegxs")}
+    monkeypatch.setattr(codecs, "_CODECS", few)
+    folder = zoo("peers", "--noise", "clean")
+    captured = capsys.readouterr()
+    assert {p.name.split("-")[2] for p in folder.iterdir()} == {"jpeg+malvar", "jpeg+menon", "raw"}
+    said = [line for line in captured.err.splitlines() if line.startswith("not measured: ")]
+    assert len(said) == 1 and "BPG needs bpgenc and bpgdec on PATH; JPEG XS needs" in said[0] and "VC-5" in said[0]
+
+
+def test_networks_develop_with_their_shipped_weights(zoo):
+    from zoo import weights
+    from zoo.evaluation.records import sha256
+
+    folder = zoo("jpeg+utnet-n", "--noise", "iso3200")
+    found = RateRecord.load(folder / "rate-distortion-jpeg+utnet-n-codec-uint8-iso3200.json")
+    assert found.weights_sha256 == found.settings["source"]["weights_sha256"] == sha256(weights.path("utnet-n"))
+    assert (found.settings["source"]["target"], found.settings["source"]["precision"]) == ("torch", "fp32")
+
+
+def test_our_compressors_plug_in_by_name(zoo, monkeypatch):
+    class Flat:
+        """One grey for all; quality is the length of the file."""
+
+        qualities, weights_sha256 = range(64), "2" * 64
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def compress(self, raw, quality: int) -> bytes:
+            self.shape = raw.mosaic.shape
+            return b"x" * (quality + 1)
+
+        def decompress(self, data: bytes) -> np.ndarray:
+            return np.full((*self.shape, 3), 0.1 + len(data) / 1000, np.float32)
+
+    module = ModuleType("zoo.codec.model")
+    module.open_codec = Flat
+    monkeypatch.setitem(sys.modules, "zoo.codec.model", module)
+    folder = zoo("bayer-codec-m", "--noise", "clean")
+    found = RateRecord.load(folder / "rate-distortion-bayer-codec-m-torch-fp32-clean.json")
+    points = found.images["kodak/kodak_01"].points
+    assert points["bytes"] == [1, 10, 19, 28, 37, 46, 55, 64] and found.weights_sha256 == "2" * 64
+    assert points["psnr"] == sorted(points["psnr"]) and points["psnr"][0] > 5
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["jpegxl"], r"say what develops the raw before it, as in jpegxl\+menon"),
+        (["jpegxl+mennon"], "did you mean 'menon'"),
+        (["jpeg+menon", "bpg+menon"], "BPG needs bpgenc and bpgdec on PATH"),
+        (["jpeg+menon", "--noise", "iso80"], "rate-distortion has no noise level 'iso80'; did you mean 'iso800'"),
+        (["jpeg+menon", "--target", "litert"], "leave --target out"),
+        (["jpeg+menon", "--plot", "x.gif"], r"x\.gif: plots are \.png or \.svg"),
+        (["jpeg+menon", "--leaderboard"], r"leave jpeg\+menon out"),
+        (["--leaderboard"], "holds no evidence of rate-distortion"),
+        ([], "nothing to measure"),
+    ],
+)
+def test_mistakes_are_one_line_and_measure_nothing(zoo, words, problem, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ZooError, match=problem):
+        zoo(*words)
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_unknown_codecs_are_told_the_known_ones(zoo, monkeypatch):
+    # None in sys.modules makes the import fail as that of a module that is not there.
+    monkeypatch.setitem(sys.modules, "zoo.codec.model", None)
+    with pytest.raises(ZooError, match=r"unknown codec 'jpegg\+menon'; there are jpeg, .* raw-ljpeg and peers"):
+        zoo("jpegg+menon")

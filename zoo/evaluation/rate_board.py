@@ -1,0 +1,191 @@
+"""Codecs against the anchors, from rate-distortion evidence only.
+
+Two curves are compared on the pictures that both were measured on, in two ways: the curves of the means over pictures,
+quality by quality, and the mean of what every picture's own two curves give. The two differ most for a codec whose
+quality fixes the distortion rather than the step: JPEG 2000 spends 0.01 bits per pixel on one picture and 0.1 on another.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError
+from zoo.evaluation import bed
+from zoo.evaluation.bd import Delta, Points, bd_quality, bd_rate, decibels
+from zoo.evaluation.rate_records import BENCHMARK, KIND, mean_points
+
+LEVELS = tuple(bed.LEVELS)
+ANCHORS = ("jpegxl+menon", "jpegxl+utnet-m")  # JPEG XL of a simply developed raw, and of our best denoised one
+METRIC = "psnr"
+
+
+@dataclass(frozen=True)
+class Against:
+    """A codec against an anchor at one level.
+
+    Attributes:
+        rate: BD-rate of the mean curves, %.
+        quality: BD-PSNR (or its like) of the mean curves, dB.
+        mean: mean of the pictures' own BD-rates, %; None where none has one.
+        counted: pictures that have a BD-rate of their own.
+        pictures: that both were measured on.
+    """
+
+    rate: Delta
+    quality: Delta
+    mean: float | None
+    counted: int
+    pictures: int
+
+    def text(self) -> str:
+        """BD-rate of the mean curves, or BD-PSNR with a star; "-" without either."""
+        if self.rate.value is not None:
+            return f"{self.rate.value:+.0f} %"
+        return "-" if self.quality.value is None else f"{self.quality.value:+.1f} dB*"
+
+    def picture_text(self) -> str:
+        """Mean of the pictures' own BD-rates, with their number where some have none."""
+        if self.mean is None:
+            return "-"
+        return f"{self.mean:+.0f} %" + (
+            "" if self.counted == self.pictures else f" ({self.counted} of {self.pictures})"
+        )
+
+
+@dataclass(frozen=True)
+class RateBoard:
+    """Evidence of one version.
+
+    Attributes:
+        found: name -> level -> contents of the evidence file.
+    """
+
+    found: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+    @property
+    def names(self) -> list[str]:
+        """Codecs with distortion: the anchors first, then by name."""
+        lossy = [n for n, levels in self.found.items() if any(not _lossless(r) for r in levels.values())]
+        return sorted(lossy, key=lambda n: (ANCHORS.index(n) if n in ANCHORS else len(ANCHORS), n))
+
+    @property
+    def lossless(self) -> list[str]:
+        """Codecs that have a rate only."""
+        return sorted(n for n in self.found if n not in self.names)
+
+    def levels(self, name: str) -> list[str]:
+        """Levels that a codec was measured at, as in :data:`LEVELS`."""
+        return [level for level in LEVELS if level in self.found[name]]
+
+    def pictures(self, name: str, level: str) -> set[str]:
+        """Keys of the pictures of a codec at a level."""
+        return set(self.found.get(name, {}).get(level, {}).get("images", {}))
+
+    def mean(self, name: str, level: str, keys: Iterable[str]) -> dict[str, list[Any]]:
+        """Mean curve over pictures, by column; all of them have to be there, and one at least."""
+        images = self.found[name][level]["images"]
+        return mean_points(images[k]["points"] for k in sorted(keys))
+
+    def against(self, name: str, anchor: str, level: str, metric: str = METRIC) -> Against | None:
+        """A codec against an anchor; None where the two share no picture."""
+        keys = self.pictures(name, level) & self.pictures(anchor, level)
+        if not keys or name == anchor:
+            return None
+        images = [self.found[n][level]["images"] for n in (anchor, name)]
+        own = [bd_rate(*(_points(i[k]["points"], metric) for i in images)).value for k in sorted(keys)]
+        numbers = [v for v in own if v is not None]
+        curves = [_points(self.mean(n, level, keys), metric) for n in (anchor, name)]
+        mean = statistics.fmean(numbers) if numbers else None
+        return Against(bd_rate(*curves), bd_quality(*curves), mean, len(numbers), len(keys))
+
+    def seconds_per_mp(self, name: str, level: str, part: str) -> float | None:
+        """CPU seconds per sensor megapixel of ``encode`` or ``decode``, median over pictures and qualities."""
+        images = self.found[name][level]["images"].values()
+        rates = [s / i["megapixels"] for i in images for s in i["points"][f"{part}_seconds"] if s is not None]
+        return statistics.median(rates) if rates else None
+
+    def notes(self) -> list[str]:
+        """What a reader of the tables has to know."""
+        lines = [
+            "BD-rate in PSNR of developed sRGB against the clean picture, on curves of means over the pictures that codec "
+            "and anchor share; negative: fewer bits for the same quality",
+            "*: no BD-rate, as the two curves have too little quality in common or rise over too few points; BD-PSNR at "
+            "equal rate instead, positive: better",
+        ]
+        if any(name.startswith("jpeg2k+") for name in self.names):
+            lines.append(
+                "jpeg2k: its quality fixes the distortion, so that its curve of means overstates its rate; the means of the "
+                "pictures' own BD-rates, which `zoo evaluate --leaderboard --benchmark rate-distortion` prints, do not"
+            )
+        for name in self.lossless:
+            rates = []
+            for level in self.levels(name):
+                points = self.mean(name, level, self.pictures(name, level))
+                both = " / ".join(f"{bpp:.1f}" for bpp in points["bpp"])
+                rates.append(f"{level} {both}")
+            depths = " / ".join(f"{q:g}" for q in points["quality"])
+            lines.append(f"{name}: the mosaic itself, {depths} bits a sample, bits per pixel: {', '.join(rates)}")
+        return lines
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """What ``--json`` prints: a row per codec and level."""
+        rows = []
+        for name in [*self.names, *self.lossless]:
+            for level in self.levels(name):
+                keys = self.pictures(name, level)
+                row: dict[str, Any] = {"name": name, "level": level, "pictures": len(keys)}
+                row["weights_sha256"] = self.found[name][level]["weights_sha256"]
+                row["curve"] = self.mean(name, level, keys)
+                for anchor in ANCHORS:
+                    for metric in ("psnr", "ms_ssim"):
+                        found = None if name in self.lossless else self.against(name, anchor, level, metric)
+                        row[f"{metric} against {anchor}"] = None if found is None else _plain(found)
+                rows.append(row)
+        return rows
+
+
+def read_board(folder: Path) -> RateBoard:
+    """All rate-distortion evidence in a folder, of the newest version that there is.
+
+    Raises:
+        ZooError: a file that cannot be read.
+    """
+    contents = []
+    for path in sorted(folder.glob(f"{BENCHMARK}-*.json")):
+        try:
+            content = json.loads(path.read_text())
+            if content["kind"] == KIND and content["images"]:
+                contents.append(((content["schema"], content["bed_version"]), content))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ZooError(f"{path}: cannot be read as evidence ({error}); delete it and evaluate again") from error
+    newest = max((version for version, _ in contents), default=None)
+    found: dict[str, dict[str, Any]] = {}
+    for version, content in contents:
+        if version == newest:
+            found.setdefault(content["name"], {})[content["level"]] = content
+    return RateBoard(found)
+
+
+def _lossless(record: Mapping[str, Any]) -> bool:
+    return all(v is None for image in record["images"].values() for v in image["points"][METRIC])
+
+
+def _points(points: Mapping[str, list[Any]], metric: str) -> Points:
+    return points["bpp"], points[metric] if metric == "psnr" else decibels(points[metric])
+
+
+def _plain(found: Against) -> dict[str, Any]:
+    rate, quality = found.rate, found.quality
+    return {
+        "bd_rate": rate.value,
+        "bd_rate_reason": rate.reason,
+        "bd_quality": quality.value,
+        "bd_rate_of_pictures": found.mean,
+        "pictures_with_bd_rate": found.counted,
+        "pictures": found.pictures,
+    }
