@@ -18,7 +18,7 @@ from typing import Any
 from zoo import weights
 from zoo.errors import ZooError
 from zoo.models.contracts import get_contract
-from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_int8, create_model, get_spec, nearest
+from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_int8, create_model, get_spec, halves, nearest
 
 TARGETS = ("coreml", "executorch", "litert")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -38,11 +38,12 @@ class ExportResult:
 
     Attributes:
         path: the file (Core ML: the folder).
-        model, target, precision, tile: what it is; tile in packed pixels.
+        model, target, precision, tile: what it is; tile in packed pixels (latent positions of a decoder).
         size_bytes, sha256: of the file (of a folder: over its files in order).
         weights_sha256: of the weights it was made from.
         parity: what verification measured, see :func:`export.verify.verify`.
         audit: operators and their types, see :func:`export.target.audit_report`.
+        half: of a compressor: ``encoder`` or ``decoder``, else empty.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class ExportResult:
     weights_sha256: str
     parity: dict[str, Any]
     audit: dict[str, Any]
+    half: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able record; the path is the file's name, so that a folder of artefacts can be moved."""
@@ -80,11 +82,26 @@ def target_module(target: str) -> ModuleType:
 
 
 def artifact_path(
-    name: str, target: str, precision: str = "int8", tile: int | None = None, output_dir: Path | str = "artifacts"
+    name: str,
+    target: str,
+    precision: str = "int8",
+    tile: int | None = None,
+    output_dir: Path | str = "artifacts",
+    half: str = "",
 ) -> Path:
-    """Where :func:`export` puts an artefact: ``<name>-<target>-<precision>-<tile>.<suffix>``; None for the default tile."""
-    tile = tile or default_tile(get_spec(name))
-    return Path(output_dir) / f"{name}-{target}-{precision}-{tile}.{target_module(target).SUFFIX}"
+    """Where :func:`export` puts an artefact: ``<name>[-<half>]-<target>-<precision>-<tile>.<suffix>``; None: default tile."""
+    spec = get_spec(name)
+    side = _side(spec, tile or default_tile(spec), half)
+    part = f"{name}-{half}" if half else name
+    return Path(output_dir) / f"{part}-{target}-{precision}-{side}.{target_module(target).SUFFIX}"
+
+
+def _side(spec: ModelSpec, tile: int, half: str) -> int:
+    """Side of what a network is fed: of a decoder, the latent positions for encoder tiles of ``tile`` packed pixels."""
+    if half != "decoder" or spec.codec is None:
+        return tile
+    margin = -(-spec.halo // spec.tile_multiple)
+    return tile // spec.tile_multiple - 2 * margin + 2 * spec.codec.decoder_halo
 
 
 def default_tile(spec: ModelSpec) -> int:
@@ -102,6 +119,7 @@ def export(
     tile: int | None = None,
     output_dir: Path | str = "artifacts",
     data: Path | None = None,
+    half: str = "",
 ) -> ExportResult:
     """Convert a model with its shipped weights, verify the file, and only then give it its name.
 
@@ -112,6 +130,7 @@ def export(
         tile: side of the packed input, a multiple of the model's tile multiple; None for :func:`default_tile`.
         output_dir: made if missing; its ``manifest.json`` is brought up to date.
         data: folder with ``raw/``, whose mosaics are then verified on beside the synthetic ones.
+        half: ``encoder`` or ``decoder`` of a compressor, which are two files; ``tile`` is the encoder's for both.
 
     Raises:
         ZooError: a bad request, or a gate that failed (the line says which); nothing is left behind.
@@ -124,6 +143,8 @@ def export(
             f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}; choose from {', '.join(PRECISIONS)}"
         )
     spec = get_spec(name)
+    if half not in halves(name):
+        raise ZooError(f"{name} is exported as {' and '.join(halves(name)) or 'a whole'}, not as '{half}'")
     if precision == "int8":
         check_int8(name)
     tile = default_tile(spec) if tile is None else tile
@@ -131,8 +152,8 @@ def export(
         raise ZooError(
             f"{name}: tile {tile} must be a multiple of {spec.tile_multiple} and larger than twice the halo of {spec.halo}"
         )
-    source, digest = load_source(name, precision)
-    path = artifact_path(name, target, precision, tile, output_dir)
+    source, digest = load_source(name, precision, half)
+    path, tile = artifact_path(name, target, precision, tile, output_dir, half), _side(spec, tile, half)
     folder = Path(output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,13 +163,17 @@ def export(
     try:
         staged = workshop / path.name
         module.write(
-            source, precision=precision, tile=tile, metadata=describe(spec, digest, precision, target), path=staged
+            source,
+            precision=precision,
+            tile=tile,
+            metadata=describe(spec, digest, precision, target, half),
+            path=staged,
         )
         parity = verify(staged, data=data)
         audit = module.audit(staged)
         check_gates(path.name, parity, audit)
         result = ExportResult(
-            path, name, target, precision, tile, audit["size_bytes"], digest_of(staged), digest, parity, audit
+            path, name, target, precision, tile, audit["size_bytes"], digest_of(staged), digest, parity, audit, half
         )
         if path.is_dir():
             shutil.rmtree(path)
@@ -159,8 +184,8 @@ def export(
     return result
 
 
-def load_source(name: str, precision: str) -> tuple[Any, str]:
-    """What an artefact is written from, and the sha256 of its weights (empty for a model without any).
+def load_source(name: str, precision: str, half: str = "") -> tuple[Any, str]:
+    """What an artefact is written from, and the sha256 of its weights (empty for a model without any); ``half`` of a compressor.
 
     Raises:
         ZooError: no weights, or int8 of a float reference.
@@ -169,7 +194,7 @@ def load_source(name: str, precision: str) -> tuple[Any, str]:
         check_int8(name)
     elif get_spec(name).params == 0:
         return create_model(name), ""
-    file = weights.verified(name, quantized=precision == "int8")
+    file = weights.verified(name, quantized=precision == "int8", half=half)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if precision == "int8":
         from quantize import QuantizedModel
@@ -177,12 +202,19 @@ def load_source(name: str, precision: str) -> tuple[Any, str]:
         return QuantizedModel.load(file), digest
     from zoo.models.layers import fold_norms
 
-    return fold_norms(create_model(name, pretrained=True)), digest
+    model = create_model(name, pretrained=True)
+    return fold_norms(model.get_submodule(half) if half else model), digest
 
 
-def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str) -> dict[str, str]:
+def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, half: str = "") -> dict[str, str]:
     """The contract in words, as it is embedded in every artefact's own metadata."""
     versions = {package: version(package) for package in ("torch", *_PACKAGES[target])}
+    own: dict[str, str] = {}
+    if spec.codec is not None:
+        own = {"half": half, "latents": str(spec.codec.latents), "stride": str(spec.codec.stride)}
+        if half == "decoder":
+            edge = "repeat the edge positions of the grid of latents by at least the halo"
+            own |= {"halo": str(spec.codec.decoder_halo), "tile_multiple": "1", "edge": edge}
     return {
         "model": spec.name,
         "task": spec.task,
@@ -194,6 +226,7 @@ def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str) 
         "licence": spec.licence,
         "weights_sha256": weights_sha256,
         "versions": json.dumps(versions, sort_keys=True),
+        **own,
     }
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from export import load_source, target_module
-from export.target import contract_in
+from export.target import Runner, contract_in
 from export.verify import encode_centre
 from zoo.errors import ZooError
 from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
@@ -74,7 +74,7 @@ def benchmark(
     }
     int8 = metadata["precision"] == "int8"
     with tempfile.TemporaryDirectory() as folder:
-        calls = {"own": _ready(module, path, threads, tile)}
+        calls = {"own": _ready(module, path, threads)}
         if compare and int8:
             calls |= _rivals(module, metadata, threads, Path(folder))
         times = _interleaved(calls, warmup_runs, num_runs)
@@ -86,13 +86,19 @@ def benchmark(
             ("median", "p10", "p90", "min"), (statistics.median(own), quantiles[0], quantiles[8], min(own)), strict=True
         )
     }
-    report["ms_per_megapixel"] = round(statistics.median(own) / (4 * tile * tile / 1e6), 3)
+    megapixels = _megapixels(metadata)
+    report["ms_per_megapixel"] = round(statistics.median(own) / megapixels, 3)
     if compare and int8:
         from zoo.models.registry import get_spec
 
         # Ratios of minima: what the machine can do, least touched by what else runs on it.
         best = {name: min(t) for name, t in times.items()}
-        gops = 2 * get_spec(metadata["model"]).gmac_per_mp * (4 * tile * tile / 1e6) / (best["own"] / 1e3)
+        spec = get_spec(metadata["model"])
+        cost = spec.gmac_per_mp
+        if spec.codec is not None:
+            encoder = metadata["half"] == "encoder"
+            cost = spec.codec.encoder_gmac_per_mp if encoder else spec.codec.decoder_gmac_per_mp
+        gops = 2 * cost * megapixels / (best["own"] / 1e3)
         peak_work = (
             2 * (_PEAK_LAYERS * 9 * _PEAK_WIDTH**2 + (IN_CHANNELS + OUT_CHANNELS) * _PEAK_WIDTH) * _PEAK_TILE**2 / 1e9
         )
@@ -132,24 +138,38 @@ def _rivals(module: Any, metadata: dict[str, str], threads: int, folder: Path) -
 
     tile = int(metadata["tile"])
     twin = folder / f"twin.{module.SUFFIX}"
-    source, _ = load_source(metadata["model"], "fp32")
-    module.write(source, precision="fp32", tile=tile, metadata={"contract": contract_in(metadata).name}, path=twin)
+    source, _ = load_source(metadata["model"], "fp32", metadata.get("half", ""))
+    named = {key: metadata[key] for key in ("contract", "half", "latents", "stride") if key in metadata}
+    module.write(source, precision="fp32", tile=tile, metadata=named, path=twin)
     torch.manual_seed(0)
     peak = PeakNet().eval()
     prepared = prepare(peak)
     calibrate(prepared, [torch.from_numpy(_scene_tile(_PEAK_TILE))])
-    calls = {"fp32": _ready(module, twin, threads, tile)}
+    calls = {"fp32": _ready(module, twin, threads)}
     for precision, net in (("fp32", peak), ("int8", QuantizedModel("peak", "ptq", prepared))):
         path = folder / f"peak-{precision}.{module.SUFFIX}"
         module.write(net, precision=precision, tile=_PEAK_TILE, metadata={}, path=path)
-        calls[f"peak_{precision}"] = _ready(module, path, threads, _PEAK_TILE)
+        calls[f"peak_{precision}"] = _ready(module, path, threads)
     return calls
 
 
-def _ready(module: Any, path: Path, threads: int, tile: int) -> Callable[[], None]:
+def _ready(module: Any, path: Path, threads: int) -> Callable[[], None]:
     runner = module.runner(path, threads=threads)
-    runner(_scene_tile(tile, runner.contract))
+    runner(_input_of(runner))
     return runner.invoke
+
+
+def _input_of(runner: Runner) -> np.ndarray:
+    """A scene; latents of a decoder are drawn, since its time does not depend on them."""
+    if runner.half == "decoder":
+        return np.random.default_rng(0).normal(size=(1, *runner.shapes[0])).astype(np.float32)
+    return _scene_tile(runner.tile, runner.contract)
+
+
+def _megapixels(metadata: dict[str, str]) -> float:
+    """Sensor pixels of a whole tile, halo included."""
+    pitch = int(metadata["stride"]) if metadata.get("half") == "decoder" else 2
+    return (int(metadata["tile"]) * pitch) ** 2 / 1e6
 
 
 def _scene_tile(tile: int, contract: Contract | None = None) -> np.ndarray:
@@ -191,7 +211,11 @@ def _rss_of(path: Path, threads: int) -> float:
 
     module = target_module(target_of(path))
     metadata = module.read_metadata(path)
-    x = _scene_tile(int(metadata["tile"]), contract_in(metadata))
+    side = [int(metadata["tile"])] * 2
+    if metadata.get("half") == "decoder":
+        x = np.zeros((1, int(metadata["latents"]), *side), np.float32)
+    else:
+        x = _scene_tile(side[0], contract_in(metadata))
     before = _memory_mb("VmRSS")
     # Importing converters peaks higher than any of our networks: start the high-water mark again (Linux, proc(5)).
     Path("/proc/self/clear_refs").write_text("5")

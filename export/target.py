@@ -9,7 +9,8 @@ A target is a file with the same four functions, so that the verbs and the tests
 
 Input and output are float32 at every precision, ``[1, in_channels, tile, tile]`` and ``[1, out_channels, tile, tile]`` as the
 contract says that the metadata name (:mod:`zoo.models.contracts`; ``bayer_vst_v1`` if they name none), called ``input`` and
-``output`` where the format has names: artefacts of one model swap by swapping the file.
+``output`` where the format has names: artefacts of one model swap by swapping the file. The halves of a compressor have latents
+at one end, see :func:`shapes_in`.
 """
 
 from __future__ import annotations
@@ -102,13 +103,15 @@ def audit_report(target: str, path: Path, nodes: Iterable[Node], delegates: int 
 
 
 class Runner(ABC):
-    """A saved file ready to run: float32 packed tile in, float32 packed tile out, shapes as in the contract.
+    """A saved file ready to run: float32 tile in, float32 tile out, shapes as in the metadata (:func:`shapes_in`).
 
     Attributes:
         target: name of the target file that made it.
         precision: ``fp32``, ``fp16`` or ``int8``, from the file's metadata.
-        tile: height and width in packed pixels, from the file's metadata.
+        tile: height and width of the input, packed pixels (latent positions of a decoder), from the file's metadata.
         contract: from the file's metadata.
+        half: ``encoder`` or ``decoder`` of a compressor, else empty.
+        shapes: of input and output, ``[C, h, w]``.
     """
 
     def __init__(self, metadata: Mapping[str, str]) -> None:
@@ -116,27 +119,29 @@ class Runner(ABC):
         self.target = metadata["target"]
         self.precision = metadata["precision"]
         self.tile = int(metadata["tile"])
+        self.half = metadata.get("half", "")
+        self.shapes = shapes_in(metadata, self.tile)
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run one tile.
 
         Args:
-            x: float32 ``[1, in_channels, tile, tile]``.
+            x: float32, by default ``[1, in_channels, tile, tile]``.
 
         Returns:
-            float32 ``[1, out_channels, tile, tile]``, the caller's own copy.
+            float32, by default ``[1, out_channels, tile, tile]``, the caller's own copy.
 
         Raises:
             ZooError: another shape or type.
         """
-        expected = (1, self.contract.in_channels, self.tile, self.tile)
+        expected = (1, *self.shapes[0])
         if not isinstance(x, np.ndarray) or x.shape != expected or x.dtype != np.float32:
             got = f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
             raise ZooError(f"this {self.target} file takes float32 {list(expected)}, not {got}")
         self._feed(np.require(x, requirements=["C", "W"]))
         self.invoke()
         y = self._fetch()
-        expected = (1, self.contract.out_channels, self.tile, self.tile)
+        expected = (1, *self.shapes[1])
         if y.shape != expected:
             raise ZooError(f"this {self.target} file gives {list(y.shape)}, not {list(expected)}")
         return y
@@ -186,9 +191,25 @@ def contract_in(metadata: Mapping[str, str]) -> Contract:
     return get_contract(metadata.get("contract", DEFAULT_CONTRACT))
 
 
+def shapes_in(metadata: Mapping[str, str], tile: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Input and output ``[C, h, w]`` of a file by its metadata.
+
+    ``half`` says ``encoder`` (packed mosaic -> ``latents`` channels, one position per ``stride`` sensor pixels each way) or
+    ``decoder`` (latents -> packed RGB) of a compressor; without it both ends are packed tiles.
+    """
+    contract = contract_in(metadata)
+    packed_in, packed_out = contract.in_channels, contract.out_channels
+    if "half" not in metadata:
+        return (packed_in, tile, tile), (packed_out, tile, tile)
+    latents, step = int(metadata["latents"]), int(metadata["stride"]) // 2
+    if metadata["half"] == "encoder":
+        return (packed_in, tile, tile), (latents, tile // step, tile // step)
+    return (latents, tile, tile), (packed_out, tile * step, tile * step)
+
+
 def example_input(tile: int, metadata: Mapping[str, str]) -> torch.Tensor:
-    """What the network is traced with: float32 zeros ``[1, in_channels, tile, tile]``."""
-    return torch.zeros(1, contract_in(metadata).in_channels, tile, tile)
+    """What the network is traced with: float32 zeros, by default ``[1, in_channels, tile, tile]``."""
+    return torch.zeros(1, *shapes_in(metadata, tile)[0])
 
 
 def stamp(metadata: Mapping[str, str], target: str, precision: str, tile: int) -> dict[str, str]:

@@ -55,7 +55,7 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
     target = target_of(path)
     module = target_module(target)
     metadata = module.read_metadata(path)
-    source, digest = load_source(metadata["model"], metadata["precision"])
+    source, digest = load_source(metadata["model"], metadata["precision"], metadata.get("half", ""))
     if digest != metadata["weights_sha256"]:
         raise ZooError(f"{path}: was made from other weights than this version ships; export it again")
     int8 = metadata["precision"] == "int8"
@@ -64,7 +64,7 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
     reference = source.integer() if int8 else TorchRunner(source)
     tile = int(metadata["tile"])
     contract = contract_in(metadata)
-    tiles = list(tiles_of(tile, contract, data))
+    tiles = list(_latent_tiles(metadata, data) if metadata.get("half") == "decoder" else tiles_of(tile, contract, data))
     expected = {name: reference(x) for name, x in tiles}
     report = _compare(module.runner(path), tiles, expected)
     report["reference"] = "integer" if int8 else "torch fp32"
@@ -72,7 +72,7 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
     if target == "coreml" and int8:
         with tempfile.TemporaryDirectory() as folder:
             twin = Path(folder) / path.name
-            named = {"contract": contract.name}
+            named = {key: metadata[key] for key in ("contract", "half", "latents", "stride") if key in metadata}
             module.write(source, precision="int8", tile=tile, metadata=named, path=twin, compute_precision="fp32")
             # One int8 step of the output, to count differences in.
             step = min(float(np.diff(np.unique(y)).min()) for y in expected.values() if len(np.unique(y)) > 1)
@@ -128,6 +128,20 @@ def tiles_of(tile: int, contract: Contract, data: Path | None = None) -> Iterato
         for file in REAL_RAWS:
             if (data / "raw" / file).exists():
                 yield file.split(".")[0], encode_centre(read_raw(data / "raw" / file), tile, contract)
+
+
+@torch.no_grad()
+def _latent_tiles(metadata: dict[str, str], data: Path | None) -> Iterator[tuple[str, np.ndarray]]:
+    """What the float encoder makes of :func:`tiles_of`, rounded at the middle of the quality scale: inputs of a decoder."""
+    from zoo.models.compressor import Compressor
+    from zoo.models.registry import create_model
+
+    model = create_model(metadata["model"], pretrained=True)
+    assert isinstance(model, Compressor)
+    gain, scale = (g[:, :, None, None] for g in model.gains(torch.tensor([0.5])))
+    side = int(metadata["tile"]) * int(metadata["stride"]) // 2
+    for name, x in tiles_of(side, get_contract(metadata["contract"]), data):
+        yield name, (torch.round(model.encoder(torch.from_numpy(x)) * gain) * scale).numpy()
 
 
 def encode_centre(raw: RawImage, tile: int, contract: Contract | None = None) -> np.ndarray:

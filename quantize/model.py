@@ -30,12 +30,14 @@ class QuantizedModel:
         recipe: ``"ptq"`` or ``"qat"``.
         prepared: graph with fake quantisation and fixed ranges (see :mod:`quantize.recipe`).
         facts: JSON-able record: float weights' sha256, calibration, training, largest activation, versions.
+        half: of a compressor: ``"encoder"`` or ``"decoder"``, else empty.
     """
 
     name: str
     recipe: str
     prepared: nn.Module
     facts: dict[str, Any] = field(default_factory=dict)
+    half: str = ""
 
     def graph(self, *, fold: bool) -> fx.GraphModule:
         """The converted PT2E graph.
@@ -51,7 +53,7 @@ class QuantizedModel:
             # Weight scales := max|w| / 127 of the final weights; a forward pass with observers on does it.
             for module in fake_quantizers(prepared, PerChannelFakeQuantize).values():
                 module.enable_observer()
-            prepared(torch.zeros(1, contract_of(None, self.name).in_channels, 64, 64))
+            prepared(torch.zeros(1, _channels(self.name, self.half), 64, 64))
             # fold=False leaves quantize ops on the weights, but the int8 values are the same.
             converted = convert_pt2e(prepared, fold_quantize=fold)
         return snap_biases(converted)
@@ -61,12 +63,12 @@ class QuantizedModel:
         return IntegerNetwork(self.graph(fold=True))
 
     def save(self, folder: Path) -> Path:
-        """Write ``<name>-<recipe>.safetensors`` (tensors and facts) into ``folder``; returns its path."""
+        """Write ``<name>[-<half>]-<recipe>.safetensors`` (tensors and facts) into ``folder``; returns its path."""
         from safetensors.torch import save_file
 
-        path = folder / f"{self.name}-{self.recipe}.safetensors"
+        path = folder / f"{'-'.join(part for part in (self.name, self.half, self.recipe) if part)}.safetensors"
         tensors = {k: v.detach().contiguous().clone() for k, v in self.prepared.state_dict().items()}
-        meta = {"format": FORMAT, "name": self.name, "recipe": self.recipe, "facts": self.facts}
+        meta = {"format": FORMAT, "name": self.name, "recipe": self.recipe, "facts": self.facts, "half": self.half}
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata={"quantized_model": json.dumps(meta, sort_keys=True)})
@@ -94,9 +96,20 @@ class QuantizedModel:
             raise ZooError(f"{path}: is damaged or not a quantised model; write it anew with `zoo quantize`") from error
         if meta["format"] != FORMAT:
             raise ZooError(f"{path}: has format {meta['format']}, this version reads {FORMAT}; write it anew")
-        prepared = prepare(create_model(meta["name"]))
+        model, half = create_model(meta["name"]), meta.get("half", "")
+        network = model.get_submodule(half) if half else model
+        prepared = prepare(network, _channels(meta["name"], half))
         _load_state(prepared, tensors, path)
-        return cls(meta["name"], meta["recipe"], prepared, meta["facts"])
+        return cls(meta["name"], meta["recipe"], prepared, meta["facts"], half)
+
+
+def _channels(name: str, half: str) -> int:
+    """Channels of what a network, or a half of one, is fed."""
+    if half == "decoder":
+        from zoo.models.registry import check_compressor
+
+        return check_compressor(name).latents
+    return contract_of(None, name).in_channels
 
 
 def snap_biases(graph: fx.GraphModule) -> fx.GraphModule:

@@ -6,6 +6,7 @@ graph is the one that all three exporters take (litert-torch's own quantizer ski
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -62,20 +63,24 @@ def _quantizer() -> Any:
     return quantizer
 
 
-def prepare(model: nn.Module) -> nn.Module:
+def prepare(model: nn.Module, channels: int | None = None) -> nn.Module:
     """A copy of ``model`` as an exported graph with fake quantisation in it, ready to calibrate, train or convert.
 
     Batch, height and width of its input are free. Ranges are unset: see :func:`quantize.calibrate.calibrate`.
+
+    Args:
+        model: to quantise.
+        channels: of its input; None for what its contract says.
     """
     from torchao.quantization.pt2e import allow_exported_model_train_eval
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        example = (torch.zeros(2, contract_of(model).in_channels, 64, 64),)
+        example = (torch.zeros(2, channels or contract_of(model).in_channels, 64, 64),)
         # check_guards=False: else the graph refuses every shape but the example's.
-        exported = torch.export.export(model.train(), example).module(check_guards=False)
-        model.eval()
+        # Of a copy: the graph would share the parameters, and fine-tuning it would train the float model too.
+        exported = torch.export.export(copy.deepcopy(model).train(), example).module(check_guards=False)
         prepared = prepare_qat_pt2e(exported, _quantizer())
     return allow_exported_model_train_eval(prepared)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,53 @@ def data_dir(request: pytest.FixtureRequest) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real raws at {folder}; give the folder with --data DIR")
     return folder
+
+
+COMPRESSOR = "bayer-codec-s"
+
+
+@pytest.fixture(scope="session")
+def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with made-up weights, tables and card of COMPRESSOR, to stand in for zoo.weights.FOLDER.
+
+    Random layers, whose latents are made as large as trained ones: a standard deviation of 1 at the lowest quality.
+    """
+    import torch
+    import yaml
+    from safetensors.torch import save_file
+
+    from zoo.codec.learned import fit_tables, save_tables
+    from zoo.data.pool import ImagePool
+    from zoo.data.scene import linear_scene
+    from zoo.data.synth import NoiseRange, RawSynthesizer
+    from zoo.models.registry import create_model
+
+    folder = tmp_path_factory.mktemp("compressor")
+    torch.manual_seed(0)
+    model = create_model(COMPRESSOR)
+    codes = [torch.from_numpy((linear_scene(200, 200, seed=s) / 16) ** 0.5 * 65535).to(torch.int32) for s in range(3)]
+    pool = ImagePool([c.to(torch.uint16) for c in codes], "")
+    synthesizer, generator = RawSynthesizer(pool, 128, NoiseRange()), torch.Generator().manual_seed(0)
+    raws = [synthesizer.batch(4, generator) for _ in range(2)]
+    with torch.no_grad():
+        from zoo.models.contracts import contract_of
+
+        x = contract_of(model).encode(raws[0].planes, raws[0].shot, raws[0].read, raws[0].wb)
+        last = model.get_submodule("encoder").layers[-1]
+        last.weight /= model.get_submodule("encoder")(x).std()
+    tables, gains, _ = fit_tables(model, raws, max_rows=32)  # type: ignore[arg-type]
+    file, table = folder / f"{COMPRESSOR}.safetensors", folder / f"{COMPRESSOR}-tables.safetensors"
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
+    save_tables(table, tables, gains)
+    digests = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in (file, table)}
+    (folder / f"{COMPRESSOR}.yaml").write_text(yaml.safe_dump({"description": "for tests", "sha256": digests}))
+    return folder
+
+
+@pytest.fixture
+def compressor(compressor_weights: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a compressor whose made-up weights are in place of the shipped ones."""
+    from zoo import weights
+
+    monkeypatch.setattr(weights, "FOLDER", compressor_weights)
+    return COMPRESSOR

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
 def _artifacts(args: argparse.Namespace) -> list[Path]:
     from export import DEFAULT_TILE, artifact_path, export
     from zoo.errors import ZooError
+    from zoo.models.registry import halves
 
     if Path(args.artifact).exists():
         return [Path(args.artifact)]
@@ -76,9 +77,10 @@ def _artifacts(args: argparse.Namespace) -> list[Path]:
         raise ZooError(f"{args.artifact}: no such artefact; give a model name with --target to export one")
     tile = DEFAULT_TILE if args.tile is None else args.tile
     paths = []
-    for target in dict.fromkeys(args.target):
-        path = artifact_path(args.artifact, target, args.precision, tile, args.output_dir)
+    for target, half in [(t, h) for t in dict.fromkeys(args.target) for h in halves(args.artifact)]:
+        path = artifact_path(args.artifact, target, args.precision, tile, args.output_dir, half)
         if not path.exists():
-            export(args.artifact, target=target, precision=args.precision, tile=tile, output_dir=args.output_dir)
+            options = {"precision": args.precision, "tile": tile, "output_dir": args.output_dir}
+            export(args.artifact, target=target, half=half, **options)
         paths.append(path)
     return paths

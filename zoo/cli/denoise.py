@@ -128,7 +128,7 @@ def _one(file: Path, target: Path, format: str, runner: Any, spec: Any, args: ar
     start = time.perf_counter()
     raw = read_raw(file)
     megapixels = raw.mosaic.size / 1e6
-    with _Bar(file.name, megapixels, hidden=args.json) as progress:
+    with Bar(file.name, megapixels, hidden=args.json) as progress:
         bands = restore(raw, runner, spec, tile=args.tile, noise_scale=args.noise_scale, progress=progress)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def _tell(facts: dict[str, Any]) -> None:
     )
 
 
-class _Bar:
+class Bar:
     """A progress bar on stderr, gone when done; none where nobody watches."""
 
     def __init__(self, name: str, megapixels: float, hidden: bool) -> None:

@@ -17,7 +17,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("name", nargs="?", help="model (default: the flagship)")
     parser.add_argument("--target", action="append", required=True, help="coreml, executorch or litert; repeatable")
     parser.add_argument("--precision", default="int8", help="fp32, fp16 or int8 (default)")
-    parser.add_argument("--tile", type=int, help="side of the packed input, half the sensor's (default: 256, or what the model's halo needs)")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        help="side of the packed input, half the sensor's (default: 256, or what the model's halo needs)",
+    )
     parser.add_argument("--record", type=Path, metavar="DIR", help="also write one JSON record each into this folder")
     parser.add_argument("--output-dir", type=Path, default=Path("artifacts"), help="default: artifacts")
     parser.add_argument(
@@ -31,12 +35,13 @@ def run(args: argparse.Namespace) -> None:
     from rich.table import Table
 
     from export import DEFAULT_TILE, export
-    from zoo.models.registry import DEFAULT_MODEL
+    from zoo.models.registry import DEFAULT_MODEL, halves
 
     console = Console(stderr=True)
     results = []
-    for target in dict.fromkeys(args.target):
-        with console.status(f"{args.name or DEFAULT_MODEL} -> {target} {args.precision}"):
+    wanted = [(target, half) for target in dict.fromkeys(args.target) for half in halves(args.name or DEFAULT_MODEL)]
+    for target, half in wanted:
+        with console.status(f"{args.name or DEFAULT_MODEL} {half} -> {target} {args.precision}"):
             results.append(
                 export(
                     args.name or DEFAULT_MODEL,
@@ -45,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
                     tile=DEFAULT_TILE if args.tile is None else args.tile,
                     output_dir=args.output_dir,
                     data=args.data or default_data(),
+                    half=half,
                 )
             )
     if args.record:

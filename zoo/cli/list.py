@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo import weights
 from zoo.errors import ZooError
-from zoo.models.registry import get_spec, list_models, nearest
+from zoo.models.registry import get_spec, halves, list_models, nearest
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -47,8 +47,8 @@ def _row(name: str) -> dict[str, Any]:
     card = weights.card(name) or {}
     # The mean over the noise levels of the validation during training; `zoo evaluate` measures properly.
     levels = list(card.get("training", {}).get("validation_psnr_db", {}).values())
-    kinds = {"fp32": weights.path(name), "int8": weights.path(name, quantized=True)}
+    kinds = {"fp32": [weights.path(name)], "int8": [weights.path(name, quantized=True, half=h) for h in halves(name)]}
     return dataclasses.asdict(get_spec(name)) | {
-        "weights": [precision for precision, file in kinds.items() if file.exists()],
+        "weights": [precision for precision, files in kinds.items() if all(f.exists() for f in files)],
         "psnr_db": sum(levels) / len(levels) if levels else None,
     }

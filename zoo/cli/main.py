@@ -27,6 +27,8 @@ VERBS = {
     "benchmark": ("zoo.cli.benchmark", "time an artefact: ms, ms per megapixel, memory, int8 against fp32"),
     "evaluate": ("zoo.cli.evaluate", "measure quality on held-out pictures, beside classical baselines"),
     "denoise": ("zoo.cli.denoise", "denoise and demosaic raw photos"),
+    "compress": ("zoo.cli.compress", "denoise a raw photo into a small .rzc file"),
+    "decompress": ("zoo.cli.decompress", "make a picture of an .rzc file, or of a part of it"),
 }
 
 

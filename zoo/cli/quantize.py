@@ -31,13 +31,16 @@ def run(args: argparse.Namespace) -> None:
 
     from quantize.qat import QAT_DEFAULTS, finetune, post_training
     from zoo.cli.train import read_pool
-    from zoo.models.registry import check_int8, create_model
+    from zoo.models.compressor import Compressor
+    from zoo.models.registry import check_int8, create_model, get_spec
     from zoo.training.config import TrainConfig, parse, parse_duration
 
     check_int8(args.name)
     if args.threads:
         torch.set_num_threads(args.threads)
     values = {**QAT_DEFAULTS, "model": args.name, "data": str(args.data), "seed": 1}
+    if get_spec(args.name).codec:
+        values |= {"patch": 256, "batch": 8}  # as in training: 16 positions a side
     if args.steps:
         values["steps"] = args.steps
     config: TrainConfig = parse(TrainConfig, values, "zoo quantize")
@@ -45,12 +48,22 @@ def run(args: argparse.Namespace) -> None:
     if args.weights:
         model.load_state_dict(load_file(args.weights))
     pool = read_pool(args.data, config.patch)
-    quantized = post_training(args.name, model, pool, config)
-    if args.recipe == "qat":
-        budget = parse_duration(args.time_budget) if args.time_budget else math.inf
-        quantized = finetune(quantized, pool, config, args.output_dir, budget)
-    path = quantized.save(args.output_dir)
-    if args.json:
-        print(json.dumps({"path": str(path), **quantized.facts}))
+    budget = parse_duration(args.time_budget) if args.time_budget else math.inf
+    if isinstance(model, Compressor):
+        from quantize.codec import finetune_halves, post_training_halves
+
+        halves = post_training_halves(args.name, model, pool, config)
+        if args.recipe == "qat":
+            halves = finetune_halves(halves, model, pool, config, args.output_dir, budget)
+        results = list(halves.values())
     else:
-        print(path)
+        quantized = post_training(args.name, model, pool, config)
+        if args.recipe == "qat":
+            quantized = finetune(quantized, pool, config, args.output_dir, budget)
+        results = [quantized]
+    saved = [(result.save(args.output_dir), result.facts) for result in results]
+    if args.json:
+        rows = [{"path": str(path), **facts} for path, facts in saved]
+        print(json.dumps(rows if len(rows) > 1 else rows[0]))  # a compressor has two
+    else:
+        print("\n".join(str(path) for path, _ in saved))

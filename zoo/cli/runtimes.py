@@ -9,7 +9,7 @@ from pathlib import Path
 from zoo import weights
 from zoo.errors import ZooError
 from zoo.inference.runner import TileRunner, TorchRunner
-from zoo.models.registry import create_model, nearest
+from zoo.models.registry import check_denoiser, create_model, nearest
 
 RUNTIMES = ("torch", "integer", "executorch", "litert", "coreml")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -45,6 +45,7 @@ def open_runner(
     suffix = Path(model).suffix
     if suffix in ARTEFACTS:
         return _open_artefact(Path(model), ARTEFACTS[suffix], runtime, precision, threads)
+    check_denoiser(model, "denoise by itself")
     runtime = runtime or "torch"
     only = {"torch": "fp32", "integer": "int8"}.get(runtime)
     if only is not None and precision not in (None, only):
@@ -91,4 +92,33 @@ def _open_artefact(
         raise ZooError(f"{path}: is {metadata['precision']}, not {precision}; leave --precision out")
     if "model" not in metadata:
         raise ZooError(f"{path}: does not say which model it is; write it with `zoo export`")
+    check_denoiser(metadata["model"], "denoise by itself")
+    return metadata["model"], module.runner(path, threads=threads or 1)
+
+
+def open_half(path: Path, half: str, threads: int | None = None) -> tuple[str, TileRunner]:
+    """Half of a compressor from an artefact of `zoo export`.
+
+    Args:
+        path: ``.pte``, ``.tflite`` or ``.mlpackage``.
+        half: the one that is wanted, ``encoder`` or ``decoder``.
+        threads: None for one.
+
+    Returns:
+        The compressor's name, and the runner.
+
+    Raises:
+        ZooError: no artefact of that half, or one of other weights than those that ship.
+    """
+    import export
+
+    if path.suffix not in ARTEFACTS:
+        raise ZooError(f"{path}: is no {', '.join(ARTEFACTS)}; `zoo export` writes them")
+    module = export.target_module(ARTEFACTS[path.suffix])
+    metadata = module.read_metadata(path)
+    if metadata.get("half") != half:
+        raise ZooError(f"{path}: is no {half} of a compressor; `zoo export bayer-codec-m` writes one")
+    file = weights.verified(metadata["model"], quantized=metadata["precision"] == "int8", half=half)
+    if metadata["weights_sha256"] != hashlib.sha256(file.read_bytes()).hexdigest():
+        raise ZooError(f"{path}: was exported from other weights than those that ship; export it anew")
     return metadata["model"], module.runner(path, threads=threads or 1)

@@ -1,4 +1,4 @@
-"""``zoo show``: all that is known of one model."""
+"""``zoo show``: all that is known of one model, or of one .rzc file."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ import argparse
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from zoo import weights
 from zoo.models.contracts import documentation
-from zoo.models.registry import get_spec
+from zoo.models.registry import get_spec, halves
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "show", help="show one model", description="Show a model's specification, contract, weights and card."
+        "show",
+        help="show one model, or one .rzc file",
+        description="Show a model's specification, contract, weights and card, or what the header of an .rzc file says.",
     )
-    parser.add_argument("name", metavar="NAME", help="one of `zoo list`")
+    parser.add_argument("name", metavar="NAME", help="one of `zoo list`, or an .rzc file")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.name.endswith(".rzc"):
+        _show_file(args.name, args.json)
+        return
     spec = get_spec(args.name)
-    files = [weights.path(args.name, quantized=quantised) for quantised in (False, True)]
+    files = [weights.path(args.name), weights.tables_path(args.name)]
+    files += [weights.path(args.name, quantized=True, half=half) for half in halves(args.name)]
     facts: dict[str, Any] = {
         "spec": dataclasses.asdict(spec),
         "contract": documentation(spec.contract),
@@ -44,3 +51,28 @@ def run(args: argparse.Namespace) -> None:
     contract = facts.pop("contract")
     print(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=110))
     print(contract)
+
+
+def _show_file(path: str, as_json: bool) -> None:
+    """What a file says of itself; no network is needed, and tiles are checked but not decoded."""
+    from zoo.codec import parse
+
+    stream = parse(path, salvage=True)
+    header, size = stream.header, Path(path).stat().st_size
+    facts = {k: v for k, v in vars(header).items() if k != "tiles"}  # which was worked out, and is not in the file
+    facts |= {
+        "xyz_to_cam": None if header.xyz_to_cam is None else header.xyz_to_cam.tolist(),
+        "noise": dataclasses.asdict(header.noise),
+        "weights_sha256": header.weights_sha256.hex(),
+        "tables_sha256": header.tables_sha256.hex(),
+        "tiles": {"rows": stream.tiles.rows, "columns": stream.tiles.columns, "damaged": int((~stream.whole()).sum())},
+        "bytes": size,
+        "bits_per_pixel": round(8 * size / (header.height * header.width), 5),
+    }
+    plain = json.loads(json.dumps(facts))
+    if as_json:
+        print(json.dumps(plain, indent=1))
+        return
+    import yaml
+
+    print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None))

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from zoo.models.registry import create_model
     from zoo.training import distributed
     from zoo.training.config import load_config, parse_duration
-    from zoo.training.trainer import Trainer
+    from zoo.training.trainer import make_trainer
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -45,13 +45,14 @@ def run(args: argparse.Namespace) -> None:
         raise ZooError(f"{config.model} has no parameters to train")
     with distributed.joined():
         pool = read_pool(Path(config.data), config.patch)
-        scores = Trainer(model, config, pool, args.output_dir).run(budget)
+        scores = make_trainer(model, config, pool, args.output_dir).run(budget)
         if distributed.rank():
             return
     if args.json:
         print(json.dumps({"output_dir": str(args.output_dir), "psnr": scores}))
     else:
-        print("  ".join(f"{level} {value:.2f} dB" for level, value in scores.items()))
+        # A compressor's rates say their unit in their names: "clean/q0.5 bpp".
+        print("  ".join(f"{key} {value:.2f}" + " dB" * (not key.endswith("bpp")) for key, value in scores.items()))
 
 
 def read_pool(folder: Path, patch: int):

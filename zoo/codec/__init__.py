@@ -1,6 +1,6 @@
 """The codec's bitstream: integer latents to bytes and back, the ``.rzc`` file, tiles. Networks come in as functions."""
 
-from zoo.codec.container import SUFFIX, Stream, pack_stream, parse, read_header, read_tile, write_stream
+from zoo.codec.container import SUFFIX, Stream, pack_stream, parse, read_header, read_tile, write_file, write_stream
 from zoo.codec.entropy import decode_latents, encode_latents, estimate_bits
 from zoo.codec.fitting import build, fit_index
 from zoo.codec.header import Header, describe
@@ -32,5 +32,6 @@ __all__ = [
     "read_header",
     "read_thumbnail",
     "read_tile",
+    "write_file",
     "write_stream",
 ]

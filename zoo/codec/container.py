@@ -132,7 +132,15 @@ def write_stream(
     Raises:
         ZooError: see :func:`pack_stream`; or the file cannot be written.
     """
-    data = pack_stream(header, payloads, thumbnail)
+    write_file(path, pack_stream(header, payloads, thumbnail))
+
+
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write the bytes of a file, under a temporary name beside it that is renamed at the end.
+
+    Raises:
+        ZooError: the file cannot be written.
+    """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

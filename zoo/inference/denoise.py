@@ -11,7 +11,7 @@ import numpy.typing as npt
 from zoo.inference.output import save
 from zoo.inference.restore import Progress, restore
 from zoo.inference.runner import TileRunner, TorchRunner
-from zoo.models.registry import DEFAULT_MODEL, create_model, get_spec
+from zoo.models.registry import DEFAULT_MODEL, check_denoiser, create_model, get_spec
 from zoo.raw import read_raw
 
 
@@ -51,6 +51,7 @@ def denoise(
     Raises:
         ZooError: whatever is wrong with the file, the model, the options or the output, in one line.
     """
+    check_denoiser(model, "denoise by itself")
     raw = read_raw(path)
     if runner is None:
         runner = TorchRunner(create_model(model, pretrained=True), threads)

@@ -148,6 +148,22 @@ def _bands(
         yield Band(y0, band)
 
 
+def bayer_tile(raw: RawImage, y0: int, x0: int, side: int) -> npt.NDArray[np.float32]:
+    """Balanced planes of a tile of a Bayer mosaic, float32 (4, side, side), mirrored beyond the mosaic's border.
+
+    Args:
+        raw: Bayer, any phase, at least 2x2.
+        y0, x0: of the tile in the aligned frame (:func:`zoo.raw.alignment`), packed pixels; may be negative.
+        side: packed pixels.
+    """
+    height, width = raw.mosaic.shape
+    border = alignment((height, width), raw.cfa)
+    rows = mirror(2 * y0 - border.top, 2 * (y0 + side) - border.top, height)
+    columns = mirror(2 * x0 - border.left, 2 * (x0 + side) - border.left, width)
+    black, white = (_shifted(levels, border.top, border.left) for levels in (raw.black, raw.white))
+    return pack(normalise(raw.mosaic[np.ix_(rows, columns)], black, white)) * packed_gains(raw.wb, 2 * side, RGGB)
+
+
 @torch.inference_mode()
 def run_tile(
     contract: Contract,

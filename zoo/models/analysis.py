@@ -15,7 +15,7 @@ _TALLEST_STRIDE = 64  # rows of the strip that finds the total stride, which the
 
 @torch.no_grad()
 def count_macs(model: nn.Module, in_channels: int, side: int = 64) -> float:
-    """Multiply-accumulates of all (transposed) convolutions per packed pixel."""
+    """Multiply-accumulates of all (transposed) convolutions, and of GDN's 1x1 ones, per pixel of the input."""
     total = 0
 
     def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -26,8 +26,16 @@ def count_macs(model: nn.Module, in_channels: int, side: int = 64) -> float:
         positions = args[0] if isinstance(module, nn.ConvTranspose2d) else output
         total += positions.numel() * weight[0].numel()
 
+    def count_pointwise(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        macs = module.pointwise_macs
+        assert isinstance(macs, int)
+        total += output.numel() // output.shape[1] * macs
+
     shapes = copy.deepcopy(model).to("meta")  # shapes are all it takes: nothing is computed
     for module in shapes.modules():
+        if hasattr(module, "pointwise_macs"):
+            module.register_forward_hook(count_pointwise)
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(count)
     shapes(torch.zeros(1, in_channels, side, side, device="meta"))
@@ -70,15 +78,59 @@ def receptive_field(model: nn.Module, in_channels: int) -> tuple[int, int]:
     raise ValueError(f"the receptive field does not fit a probe of {_LONGEST} packed pixels")
 
 
+@torch.no_grad()
+def encoder_reach(encoder: nn.Module, in_channels: int) -> tuple[int, int]:
+    """Halo and stride of the first half of a compressor, in packed pixels; impulses as in :func:`receptive_field`.
+
+    Returns:
+        (halo, stride): a latent position owns stride x stride pixels and looks at most ``halo`` pixels beyond them.
+
+    Raises:
+        ValueError: it looks further than a probe of 256 packed pixels holds.
+    """
+    probe = _boxes(copy.deepcopy(encoder)).eval().double()
+    stride = _PROBE // probe(torch.zeros(1, in_channels, _TALLEST_STRIDE, _PROBE, dtype=torch.float64)).shape[-1]
+    halo = 0
+    for axis in (-1, -2):
+        for at in range(_PROBE // 2, _PROBE // 2 + stride):
+            first = _touched(probe, in_channels, _PROBE, 2 * stride, axis, at) * stride
+            halo = max(halo, int(torch.maximum(first - at, at - (first + stride - 1)).max()))
+    if halo + 2 * stride >= _PROBE // 2:
+        raise ValueError(f"the encoder looks further than a probe of {_PROBE} packed pixels")
+    return halo, stride
+
+
+@torch.no_grad()
+def decoder_reach(decoder: nn.Module, latents: int) -> tuple[int, int]:
+    """Halo in latent positions and stride in packed pixels of the second half of a compressor.
+
+    Returns:
+        (halo, stride): the stride x stride pixels of a position depend on positions at most ``halo`` away.
+    """
+    probe = _boxes(copy.deepcopy(decoder)).eval().double()
+    length = 32
+    stride = probe(torch.zeros(1, latents, 2, length, dtype=torch.float64)).shape[-1] // length
+    halo = 0
+    for axis in (-1, -2):
+        positions = _touched(probe, latents, length, 2, axis, length // 2) // stride
+        halo = max(halo, int((positions - length // 2).abs().max()))
+    return halo, stride
+
+
+def _touched(probe: nn.Module, channels: int, length: int, across: int, axis: int, at: int) -> Tensor:
+    """Where along ``axis`` the output depends on the input at ``at``, in a strip ``across`` wide."""
+    shape = [1, channels, across, across]
+    shape[axis] = length
+    x = torch.zeros(shape, dtype=torch.float64)
+    x.select(axis, at).fill_(1.0)
+    return probe(x)[0].ne(0).any(0).any(-2 if axis == -1 else -1).nonzero().flatten()
+
+
 def _reach(probe: nn.Module, in_channels: int, length: int, multiple: int, axis: int) -> int:
     """Largest distance that an impulse travels along an axis, up to half of ``length``."""
-    shape = [1, in_channels, 2 * multiple, 2 * multiple]
-    shape[axis] = length
     reached = 0
     for at in range(length // 2, length // 2 + multiple):
-        x = torch.zeros(shape, dtype=torch.float64)
-        x.select(axis, at).fill_(1.0)
-        where = probe(x)[0].ne(0).any(0).any(-2 if axis == -1 else -1).nonzero()
+        where = _touched(probe, in_channels, length, 2 * multiple, axis, at)
         if where.numel():
             reached = max(reached, int((where - at).abs().max()))
     return reached
@@ -102,11 +154,11 @@ class _Box(nn.Module):
 
 
 def _boxes(module: nn.Module) -> nn.Module:
-    """The module with its layers replaced, in place; PReLUs too, whose slope training might take to zero."""
+    """The module with its layers replaced, in place; PReLUs too, whose slope training might take to zero, and GDN."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
             setattr(module, name, _Box(child))
-        elif isinstance(child, nn.BatchNorm2d | nn.PReLU):
+        elif isinstance(child, nn.BatchNorm2d | nn.PReLU) or hasattr(child, "pointwise_macs"):
             setattr(module, name, nn.Identity())
         else:
             _boxes(child)

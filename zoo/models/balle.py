@@ -3,9 +3,10 @@
 Width 192, latents of 320 channels, total stride 16, GDN (generalised divisive normalisation) between strided 5x5 convolutions.
 Facts from github.com/trougnouf/rawnind_jddc (src/rawnind/models/compression_autoencoders.py, arXiv 2501.08924). Different here:
 
-* Input and output follow this project's contract (white-balanced VST domain, noise planes left out), so that the scale is
-  absolute; the originals matched the gain of the noisy input to the truth.
-* Rates are those of a bitstream (:mod:`zoo.codec`); theirs were estimates of the model.
+* Input and output follow the contract ``display_codec_v1``, so that the scale is absolute; the originals matched the gain of the
+  noisy input to the truth.
+* Rates are those of a bitstream (:mod:`zoo.codec`); theirs were estimates of the model. One model covers all of them by gains
+  (:mod:`zoo.models.compressor`), which lie beside the published parameters; the originals were one model per lambda.
 * The decoders' output is not clamped: clamping at black tints shadows.
 """
 
@@ -14,6 +15,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zoo.models.compressor import PRIORS, Compressor
+from zoo.models.layers import LinearDemosaic
+from zoo.models.registry import register_model
 
 WIDTH, LATENTS = 192, 320
 _PEDESTAL = 2.0**-36  # (2**-18)**2, keeps the square roots' gradient finite
@@ -31,6 +36,7 @@ class GDN(nn.Module):
     def __init__(self, channels: int, *, inverse: bool = False) -> None:
         super().__init__()
         self.inverse = inverse
+        self.pointwise_macs = channels * channels  # per value of the grid; see zoo.models.analysis
         self.beta = nn.Parameter(torch.sqrt(torch.ones(channels) + _PEDESTAL))
         self.gamma = nn.Parameter(torch.sqrt(0.1 * torch.eye(channels) + _PEDESTAL))
 
@@ -98,3 +104,42 @@ def _initialise(module: nn.Module) -> None:
             nn.init.xavier_normal_(layer.weight, 2**0.5)
             assert layer.bias is not None
             nn.init.constant_(layer.bias, 0.01)
+
+
+class BalleCodec(Compressor):
+    """An autoencoder on packed planes.
+
+    Args:
+        encoder: ``[N, 4, h, w]`` -> latents.
+        decoder: latents -> RGB at the sensor's resolution, ``[N, 3, 2h, 2w]``.
+    """
+
+    contract = "display_codec_v1"
+    int8 = False
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__(encoder, nn.Sequential(decoder, nn.PixelUnshuffle(2)), LATENTS, PRIORS, scale=4.0)
+
+
+@register_model
+def balle_rgb() -> nn.Module:
+    """On the linear demosaic, at the sensor's resolution."""
+    return BalleCodec(nn.Sequential(LinearDemosaic(), nn.PixelShuffle(2), BalleEncoder(3)), BalleDecoder("rgb"))
+
+
+@register_model
+def balle_bayer_ps() -> nn.Module:
+    """On the packed mosaic; the decoder ends in a pixel shuffle."""
+    return BalleCodec(BalleEncoder(4), BalleDecoder("shuffle"))
+
+
+@register_model
+def balle_bayer_tc() -> nn.Module:
+    """On the packed mosaic; the decoder ends in one more transposed convolution."""
+    return BalleCodec(BalleEncoder(4), BalleDecoder("transposed"))
+
+
+@register_model
+def balle_bayer_preupsample() -> nn.Module:
+    """On the packed mosaic, enlarged to the sensor's resolution first."""
+    return BalleCodec(BalleEncoder(4, upsample=True), BalleDecoder("rgb"))

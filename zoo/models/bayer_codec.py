@@ -2,25 +2,17 @@
 
 An autoencoder after Balle, Laparra & Simoncelli (ICLR 2017), with what phones run well: ReLU for GDN (int8 GDN is 10 to 18 times
 slower than fp32 on LiteRT), strided 5x5 convolutions in, 2x2 transposed convolutions out (5x5 ones do not convert), and a 3x3
-convolution after each, since the encoder has to remove noise before it can spend no bits on it. One model covers all
-rates: per-channel gains outside the graph scale the latent before rounding (Cui et al., CVPR 2021, "Asymmetric Gained Deep Image
-Compression"), so the graph never changes with quality.
+convolution after each, since the encoder has to remove noise before it can spend no bits on it. Quality lies outside the graphs,
+see :mod:`zoo.models.compressor`.
 """
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.models.compressor import PRIORS, Compressor
 from zoo.models.contract import IN_CHANNELS
-from zoo.models.priors import ManyPriors
-
-# Anchors of the quality scale; between them gains are interpolated in the logarithm.
-ANCHORS = 5
-# Gain of the best quality over the worst at the start of training: the loss weight spans a factor of 200, and at high rates the
-# best step size goes with its root.
-_GAIN_SPAN = 14.0
+from zoo.models.registry import register_model
 
 
 class Encoder(nn.Module):
@@ -69,7 +61,7 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-class BayerCodec(nn.Module):
+class BayerCodec(Compressor):
     """Encoder, decoder, gains and priors of one compressor.
 
     Args:
@@ -80,50 +72,26 @@ class BayerCodec(nn.Module):
         priors: how many factorised priors compete for each position.
     """
 
+    contract = "bayer_codec_v1"
+
     def __init__(
         self,
         encoder: tuple[int, int],
         latents: int,
         decoder: tuple[int, int, int],
         head: int,
-        priors: int = 64,
+        priors: int = PRIORS,
     ) -> None:
-        super().__init__()
-        self.encoder = Encoder(encoder, latents)
-        self.decoder = Decoder(latents, decoder, head)
-        self.priors = ManyPriors(latents, priors, scale=3.0)
-        start = torch.linspace(0, 1, ANCHORS)[:, None] * torch.tensor(_GAIN_SPAN).log() + torch.zeros(latents)
-        self.log_gain = nn.Parameter(start.clone())
-        self.log_scale = nn.Parameter(-start)
-
-    def gains(self, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """Gain before rounding and scale after it: quality ``[N]`` in [0, 1] -> two ``[N, C]``."""
-        return _interpolate(self.log_gain, quality).exp(), _interpolate(self.log_scale, quality).exp()
+        super().__init__(Encoder(encoder, latents), Decoder(latents, decoder, head), latents, priors, scale=3.0)
 
 
-def _interpolate(table: Tensor, quality: Tensor) -> Tensor:
-    at = quality.clamp(0, 1) * (ANCHORS - 1)
-    low = at.floor().clamp(max=ANCHORS - 2).long()
-    return torch.lerp(table[low], table[low + 1], (at - low)[:, None])
+@register_model
+def bayer_codec_s() -> nn.Module:
+    """Small: 1 GMAC per megapixel in, 2 out."""
+    return BayerCodec((16, 32), 64, (64, 64, 32), head=16)
 
 
-def cost_table(priors: ManyPriors, reach: int) -> Tensor:
-    """Bits of every symbol under every prior: float ``[C * (2 * reach + 1), K]``, symbols -reach..reach.
-
-    Laid out for :func:`torch.nn.functional.embedding_bag`, which then sums the bits of a position over its channels for all
-    priors at once: 5 ms for 2,000 positions, where evaluating 64 densities takes 300.
-    """
-    with torch.no_grad():
-        values = torch.arange(-reach, reach + 1, dtype=torch.float32).view(1, 1, -1)
-        mass = priors.probability(values - 0.5, values + 0.5)
-        bits = (-torch.log2(mass + 1e-10)).clamp(0, 50)
-    return bits.permute(1, 2, 0).reshape(-1, priors.priors).contiguous()
-
-
-def position_costs(symbols: Tensor, table: Tensor) -> Tensor:
-    """Bits of every position under every prior by table: ``[N, C, h, w]`` -> ``[N * h * w, K]``."""
-    channels = symbols.shape[1]
-    span = table.shape[0] // channels
-    reach = span // 2
-    flat = symbols.permute(0, 2, 3, 1).reshape(-1, channels).clamp(-reach, reach).long() + reach
-    return F.embedding_bag(flat + torch.arange(channels, device=flat.device) * span, table, mode="sum")
+@register_model
+def bayer_codec_m() -> nn.Module:
+    """Medium: 2 GMAC per megapixel in, 4.3 out."""
+    return BayerCodec((24, 48), 96, (96, 96, 48), head=24)

@@ -10,7 +10,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from zoo.models.registry import ModelSpec
+from zoo.models.registry import CodecSpec, ModelSpec
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 
@@ -19,6 +19,9 @@ CATALOGUE = Path(__file__).with_name("catalogue.json")
 def load_catalogue() -> dict[str, ModelSpec]:
     """Specification by name."""
     entries = json.loads(CATALOGUE.read_text(encoding="utf-8"))
+    for entry in entries:
+        if "codec" in entry:
+            entry["codec"] = CodecSpec(**entry["codec"])
     return {entry["name"]: ModelSpec(**entry) for entry in entries}
 
 
@@ -27,6 +30,7 @@ def derive_catalogue() -> str:
     from zoo.models.registry import derive_spec, registered
 
     specs = [dataclasses.asdict(derive_spec(name)) for name in registered()]
+    specs = [{k: v for k, v in spec.items() if v is not None} for spec in specs]  # denoisers have no "codec"
     return json.dumps(specs, indent=1) + "\n"
 
 

@@ -15,8 +15,29 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_MODEL = "utnet-m"
+HALVES = ("encoder", "decoder")
 
 _ENTRY_POINTS: dict[str, Callable[[], nn.Module]] = {}
+
+
+@dataclass(frozen=True)
+class CodecSpec:
+    """What a compressor has beside what every model has.
+
+    Attributes:
+        latents: channels of what lies between encoder and decoder.
+        stride: sensor pixels per latent position, each way.
+        encoder_halo: packed pixels that a position looks beyond its own, the contract's included.
+        decoder_halo: latent positions that a pixel looks beyond its own.
+        encoder_gmac_per_mp, decoder_gmac_per_mp: multiply-accumulates per sensor megapixel, in 1e9.
+    """
+
+    latents: int
+    stride: int
+    encoder_halo: int
+    decoder_halo: int
+    encoder_gmac_per_mp: float
+    decoder_gmac_per_mp: float
 
 
 @dataclass(frozen=True)
@@ -26,7 +47,8 @@ class ModelSpec:
     Attributes:
         name: registered name.
         family: architecture family, the file under ``zoo/models``.
-        task: ``"denoise+demosaic"``; ``"denoise"`` or ``"demosaic"`` where the network does only one of them.
+        task: ``"denoise+demosaic"``; ``"denoise"`` or ``"demosaic"`` where the network does only one of them;
+            ``"denoise+demosaic+compress"`` of a compressor, which `zoo compress` runs.
         contract: name of the input/output contract, see :mod:`zoo.models.contracts`.
         in_channels, out_channels: of the packed tensors.
         halo: packed pixels on each side of a tile of the mosaic whose outputs depend on what lies outside the tile.
@@ -35,6 +57,7 @@ class ModelSpec:
         gmac_per_mp: multiply-accumulates per sensor megapixel, in 1e9 (convolutions and transposed convolutions).
         licence: of code and weights.
         int8: whether it may be quantised; the float references may not, see :func:`check_int8`.
+        codec: of a compressor, whose ``halo`` is the encoder's and whose cost is that of both halves; else None.
     """
 
     name: str
@@ -49,6 +72,7 @@ class ModelSpec:
     gmac_per_mp: float
     licence: str = "Apache-2.0"
     int8: bool = True
+    codec: CodecSpec | None = None
 
 
 def register_model(builder: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -99,6 +123,8 @@ def derive_spec(name: str) -> ModelSpec:
     with torch.device("meta"):  # no weight is looked at, and the largest models take seconds to initialise
         model = resolve(name)().eval()
     contract = contract_of(model)
+    if hasattr(model, "decoder") and hasattr(model, "priors"):
+        return _derive_compressor(name, model, contract)
     halo, multiple = receptive_field(model, contract.in_channels)
     return ModelSpec(
         name=name,
@@ -115,6 +141,63 @@ def derive_spec(name: str) -> ModelSpec:
     )
 
 
+def _derive_compressor(name: str, model: Any, contract: Any) -> ModelSpec:
+    from zoo.models.analysis import count_macs, decoder_reach, encoder_reach
+
+    halo, stride = encoder_reach(model.encoder, contract.in_channels)
+    decoder_halo, _ = decoder_reach(model.decoder, model.latents)
+    costs = (
+        count_macs(model.encoder, contract.in_channels) * 0.25e6 / 1e9,
+        count_macs(model.decoder, model.latents, side=8) / stride**2 * 0.25e6 / 1e9,
+    )
+    return ModelSpec(
+        name=name,
+        family=type(model).__module__.rsplit(".", 1)[-1],
+        task=model.task,
+        contract=contract.name,
+        in_channels=contract.in_channels,
+        out_channels=contract.out_channels,
+        halo=halo + contract.halo,
+        tile_multiple=stride,
+        params=model.counted(),
+        gmac_per_mp=sum(costs),
+        int8=model.int8,
+        codec=CodecSpec(model.latents, 2 * stride, halo + contract.halo, decoder_halo, *costs),
+    )
+
+
+def check_denoiser(name: str, what: str) -> None:
+    """Refuse a compressor where a network from mosaic to picture is needed.
+
+    Args:
+        name: registered model.
+        what: what cannot be done with a compressor, e.g. ``"denoise"``.
+
+    Raises:
+        ZooError: the model is a compressor, or is not known.
+    """
+    if get_spec(name).codec is not None:
+        raise ZooError(f"{name} is a compressor and does not {what}; use `zoo compress`, or a denoiser, e.g. utnet-m")
+
+
+def check_compressor(name: str) -> CodecSpec:
+    """What is known of a compressor.
+
+    Raises:
+        ZooError: the model is none, or is not known.
+    """
+    codec = get_spec(name).codec
+    if codec is None:
+        known = [n for n in list_models() if get_spec(n).codec]
+        raise ZooError(f"{name} is no compressor{nearest(name, known)}; choose from {', '.join(known)}")
+    return codec
+
+
+def halves(name: str) -> tuple[str, ...]:
+    """The networks of a model that are files of their own: encoder and decoder of a compressor, else one, ``""``."""
+    return HALVES if get_spec(name).codec is not None else ("",)
+
+
 def check_int8(name: str) -> None:
     """Refuse to quantise a float reference.
 
@@ -124,7 +207,7 @@ def check_int8(name: str) -> None:
     resolve(name)
     if not get_spec(name).int8:
         raise ZooError(
-            f"{name} is a float reference (LeakyReLU, PReLU, concatenated skips or batch norm lose too much in int8); "
+            f"{name} is a float reference (LeakyReLU, PReLU, GDN, concatenated skips or batch norm lose too much in int8); "
             "quantise a compact model, e.g. utnet-m, or use --precision fp32 or fp16"
         )
 
@@ -153,6 +236,14 @@ def nearest(word: str, choices: Any) -> str:
 
 
 def _entry_points() -> dict[str, Callable[[], nn.Module]]:
-    from zoo.models import demosaic_cnn, pmrid, utnet, utnet2, xtrans_unet  # noqa: F401  (register on import)
+    from zoo.models import (  # noqa: F401  (register on import)
+        balle,
+        bayer_codec,
+        demosaic_cnn,
+        pmrid,
+        utnet,
+        utnet2,
+        xtrans_unet,
+    )
 
     return _ENTRY_POINTS

@@ -20,6 +20,8 @@ import torch
 # 1.0 is practically a straight line, the right curve for noise that does not depend on the signal.
 MIN_OFFSET = 1 / 512
 MAX_OFFSET = 1.0
+# Offset of the curve that stands for a display: between sRGB's slope at black (12.9) and what noisy shadows can bear.
+DISPLAY_OFFSET = 1 / 128
 
 
 def curve_offset(shot: torch.Tensor, read: torch.Tensor) -> torch.Tensor:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawBatch
-from zoo.models.bayer_codec import BayerCodec, cost_table, position_costs
-from zoo.models.priors import MAX_BITS, ManyPriors
+from zoo.errors import ZooError
+from zoo.models.compressor import Compressor
+from zoo.models.priors import MAX_BITS, ManyPriors, cost_table, position_costs
 from zoo.raw import vst
+from zoo.raw.vst import DISPLAY_OFFSET
 from zoo.training.config import TrainConfig
-from zoo.training.losses import DISPLAY_OFFSET
 from zoo.training.trainer import Trainer
 
 # Weight of the mean squared error (display values 0..255) against bits per pixel, at quality 0 and 1: about 0.1 and 2 bits per
@@ -29,16 +30,35 @@ _VALIDATED = (0.0, 0.5, 1.0)  # qualities
 
 
 class CodecTrainer(Trainer):
-    """Trains a :class:`~zoo.models.bayer_codec.BayerCodec`; see :class:`Trainer` for the rest."""
+    """Trains a :class:`~zoo.models.compressor.Compressor`; see :class:`Trainer` for the rest.
 
-    model: BayerCodec
+    Raises:
+        ZooError: what :class:`Trainer` raises; a teacher or X-Trans, which compressors do not take.
+    """
 
-    def __init__(self, model: BayerCodec, config: TrainConfig, pool: ImagePool, folder: Path) -> None:
+    model: Compressor
+
+    def __init__(self, model: Compressor, config: TrainConfig, pool: ImagePool, folder: Path) -> None:
+        if config.teacher:
+            raise ZooError(f"{config.model} is a compressor and takes no teacher; leave 'teacher' out")
         self._table: Tensor | None = None
-        self._table_step = -_REFRESH
-        self._last_won = torch.zeros(model.priors.priors)
+        self._table_step = 0
+        self._last_won = torch.zeros(model.priors.priors, dtype=torch.int64)
         super().__init__(model, config, pool, folder)
-        self._last_won = self._last_won.to(self.device) + self.step
+        self._last_won = self._last_won.to(self.device)
+
+    def _extra_state(self) -> dict[str, Tensor]:
+        # The table too: it is of weights that were, and a resumed run has to go on as it would have.
+        state = {"last_won": self._last_won, "table_step": torch.tensor(self._table_step)}
+        return state if self._table is None else {**state, "table": self._table}
+
+    def _load_extra_state(self, state: dict[str, Tensor]) -> None:
+        if not state:  # a checkpoint of before this was kept
+            self._last_won.fill_(self.step)
+            return
+        self._last_won = state["last_won"]
+        self._table_step = int(state["table_step"])
+        self._table = state["table"].to(self.device) if "table" in state else None
 
     def loss(self, batch: RawBatch) -> Tensor:
         size = batch.planes.shape[0]
@@ -62,25 +82,32 @@ class CodecTrainer(Trainer):
         gain, scale = self.model.gains(quality)
         scaled = latent.float() * gain[:, :, None, None]
         rounded = scaled + (scaled.round() - scaled).detach()
-        noisy = scaled + torch.rand(scaled.shape, generator=self.generator, device=self.device) - 0.5
-        bits = self._bits(noisy if training else scaled.round(), scaled.detach().round(), training)
+        symbols = scaled.detach().round()
+        if training:
+            noise = torch.rand(scaled.shape, generator=self.generator, device=self.device) - 0.5
+            bits = self._training_bits(scaled + noise, symbols)
+        else:
+            bits = self._bits(symbols, position_costs(symbols, cost_table(self.model.priors, _REACH)).min(1).indices)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             decoded = self.model.decoder(rounded * scale[:, :, None, None])
         return decoded.float(), bits
 
-    def _bits(self, values: Tensor, symbols: Tensor, training: bool) -> Tensor:
-        """Bits per picture, each position under the prior that the table finds cheapest, its index included."""
-        priors = self.model.priors
-        if self._table is None or not training or self.step - self._table_step >= _REFRESH:
-            self._table, self._table_step = cost_table(priors, _REACH), self.step
+    def _training_bits(self, values: Tensor, symbols: Tensor) -> Tensor:
+        """Bits per picture ``[N]``; priors that have not won for long are put on the most expensive positions."""
+        if self._table is None or self.step - self._table_step >= _REFRESH:
+            self._table, self._table_step = cost_table(self.model.priors, _REACH), self.step
         costs, chosen = position_costs(symbols, self._table).min(1)
-        if training:
-            self._last_won[chosen] = self.step
-            idle = (self.step - self._last_won > _IDLE).nonzero().flatten()
-            if idle.numel():
-                worst = costs.topk(max(1, int(costs.numel() * _WORST_SHARE))).indices
-                lots = torch.randint(idle.numel(), (worst.numel(),), generator=self.generator, device=self.device)
-                chosen[worst] = idle[lots]
+        self._last_won[chosen] = self.step
+        idle = (self.step - self._last_won > _IDLE).nonzero().flatten()
+        if idle.numel():
+            worst = costs.topk(max(1, int(costs.numel() * _WORST_SHARE))).indices
+            lots = torch.randint(idle.numel(), (worst.numel(),), generator=self.generator, device=self.device)
+            chosen[worst] = idle[lots]
+        return self._bits(values, chosen)
+
+    def _bits(self, values: Tensor, chosen: Tensor) -> Tensor:
+        """Bits per picture ``[N]`` of values ``[N, C, h, w]``, each position under its chosen prior, the index included."""
+        priors = self.model.priors
         share = F.one_hot(chosen, priors.priors).double().mean(0).clamp_min(1e-6)
         flat = values.permute(0, 2, 3, 1).reshape(-1, priors.channels)
         # Only the winner's density is evaluated: [positions, 1, C, 1] with each position's own parameters.
@@ -93,7 +120,6 @@ class CodecTrainer(Trainer):
         watch, the mean of PSNR less a third of the rate in decibels, about the trade that lambda makes."""
         live = {n: p.detach().clone() for n, p in self.parameters.items()}
         self._load_parameters(self.average)
-        self._table = None
         scores: dict[str, float] = {}
         total = 0.0
         for level, batch in self.validation.items():
@@ -108,7 +134,6 @@ class CodecTrainer(Trainer):
                 scores[f"{level}/q{q:g}"], scores[f"{level}/q{q:g} bpp"] = psnr, bpp
                 total += psnr - 10 * math.log10(bpp) / 3
         self._load_parameters(live)
-        self._table = None
         return {**scores, "mean": total / (len(_VALIDATED) * len(self.validation))}
 
 

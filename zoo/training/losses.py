@@ -11,9 +11,7 @@ from zoo.errors import ZooError
 from zoo.models import contract as bayer
 from zoo.models.contracts import Contract
 from zoo.raw import vst
-
-# Offset of the curve that stands for a display: between sRGB's slope at black (12.9) and what noisy shadows can bear.
-DISPLAY_OFFSET = 1 / 128
+from zoo.raw.vst import DISPLAY_OFFSET
 
 
 def restoration_loss(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.pool import ImagePool
-from zoo.data.synth import RawBatch, RawSynthesizer
+from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer
 from zoo.errors import ZooError
 from zoo.models.contracts import contract_of
 from zoo.training import distributed
@@ -61,7 +61,7 @@ class Trainer:
         self.model = model.to(self.device)
         if self.device.type == "cpu":
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        held = [i for n, i in enumerate(pool.images) if n % _HELD_BACK == 0] if len(pool) > _HELD_BACK else pool.images
+        held = held_back(pool.images)
         train = [i for n, i in enumerate(pool.images) if n % _HELD_BACK] if len(pool) > _HELD_BACK else pool.images
         self.digest = pool.digest
         self.data = RawSynthesizer(
@@ -175,6 +175,13 @@ class Trainer:
             teacher_weight=self.config.teacher_weight,
         )
 
+    def _extra_state(self) -> dict[str, Tensor]:
+        """What else a checkpoint has to hold for the run to go on as it would have; other tasks add to it."""
+        return {}
+
+    def _load_extra_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`_extra_state`."""
+
     def _watch_range(self, limit: float) -> Any:
         def hook(module: nn.Module, _: Any, output: Tensor) -> None:
             if torch.is_grad_enabled():
@@ -208,10 +215,7 @@ class Trainer:
         """The same patches at every validation, 24 per noise level."""
         batches = {}
         for level, (shot, read) in VALIDATION_LEVELS.items():
-            fixed = dataclasses.replace(
-                self.config.noise, shot_min=max(shot, 1e-9), shot_max=max(shot, 1e-9), clean=float(shot == 0)
-            )
-            fixed = dataclasses.replace(fixed, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30))
+            fixed = at_level(self.config.noise, shot, read)
             synth = RawSynthesizer(pool, 192, fixed, "xtrans" if self.config.cfa == "xtrans" else "bayer")
             batches[level] = synth.batch(24, torch.Generator(self.device).manual_seed(7))
         return batches
@@ -261,6 +265,7 @@ class Trainer:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         tensors |= {_generator_key(rank): state for rank, state in enumerate(states)}
+        tensors |= {f"extra.{key}": t for key, t in self._extra_state().items()}
         meta = {
             "step": self.step,
             "seconds": self.seconds,
@@ -292,11 +297,34 @@ class Trainer:
         layout = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
         self.step, self.seconds = meta["step"], meta["seconds"]
+        self._load_extra_state(part("extra."))
         key = _generator_key(distributed.rank())
         if key in tensors:
             self.generator.set_state(tensors[key])
         else:  # more processes than before: a stream that none of them has drawn from
             self.generator.manual_seed(self.config.seed + _SEED_STEP * distributed.rank() + self.step)
+
+
+def held_back(images: list[Tensor]) -> list[Tensor]:
+    """Pictures of a pool that validate and are never trained on; all of a pool too small to spare any."""
+    return images[::_HELD_BACK] if len(images) > _HELD_BACK else images
+
+
+def at_level(noise: NoiseRange, shot: float, read: float) -> NoiseRange:
+    """A distribution of noise narrowed to one level, S and O of ``S*x + O``."""
+    fixed = dataclasses.replace(noise, shot_min=max(shot, 1e-9), shot_max=max(shot, 1e-9), clean=float(shot == 0))
+    return dataclasses.replace(fixed, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30))
+
+
+def make_trainer(model: nn.Module, config: TrainConfig, pool: ImagePool, folder: Path) -> Trainer:
+    """The trainer of a model's task; arguments and errors as of :class:`Trainer`."""
+    from zoo.models.compressor import Compressor
+
+    if isinstance(model, Compressor):
+        from zoo.training.codec import CodecTrainer
+
+        return CodecTrainer(model, config, pool, folder)
+    return Trainer(model, config, pool, folder)
 
 
 def _generator_key(rank: int) -> str:

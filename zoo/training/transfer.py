@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
 from zoo.models.contracts import contract_of
-from zoo.models.registry import create_model, list_models
+from zoo.models.registry import check_denoiser, create_model, list_models
 
 
 def load_initial(model: nn.Module, source: str) -> None:
@@ -57,11 +57,12 @@ class Teacher:
         device: where to run it.
 
     Raises:
-        ZooError: no such model, no weights, or they do not fit.
+        ZooError: no such model, a compressor, no weights, or they do not fit.
     """
 
     def __init__(self, source: str, device: torch.device) -> None:
         name = source if source in list_models() else Path(source).stem
+        check_denoiser(name, "teach")
         self._model = create_model(name)
         load_initial(self._model, source)
         self._model.to(device).eval().requires_grad_(False)

@@ -1,4 +1,7 @@
-"""Shipped weights: ``<name>.safetensors`` (float), ``<name>-qat.safetensors`` (quantised), ``<name>.yaml`` (card)."""
+"""Shipped weights: ``<name>.safetensors`` (float), ``<name>-qat.safetensors`` (quantised), ``<name>.yaml`` (card).
+
+A compressor has ``<name>-tables.safetensors`` besides: its entropy tables and the gains of its qualities.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,15 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 
 
-def path(name: str, *, quantized: bool = False) -> Path:
-    """Where the weights of a model lie; the file may not exist."""
-    return FOLDER / (f"{name}-qat.safetensors" if quantized else f"{name}.safetensors")
+def path(name: str, *, quantized: bool = False, half: str = "") -> Path:
+    """Where the weights of a model lie; the file may not exist. ``half`` of a compressor's quantised ones: they are two files."""
+    part = f"{name}-{half}" if half else name
+    return FOLDER / (f"{part}-qat.safetensors" if quantized else f"{name}.safetensors")
+
+
+def tables_path(name: str) -> Path:
+    """Where the entropy tables of a compressor lie; the file may not exist."""
+    return FOLDER / f"{name}-tables.safetensors"
 
 
 def card(name: str) -> dict[str, Any] | None:
@@ -27,17 +36,30 @@ def card(name: str) -> dict[str, Any] | None:
     return yaml.safe_load(file.read_text()) if file.exists() else None
 
 
-def verified(name: str, *, quantized: bool = False) -> Path:
+def verified(name: str, *, quantized: bool = False, half: str = "") -> Path:
     """Path of shipped weights whose sha256 is the card's.
 
     Raises:
         ZooError: no weights, no card, or a file that differs from it.
     """
-    file, facts = path(name, quantized=quantized), card(name)
+    kind, verb = ("quantised weights", "zoo quantize") if quantized else ("weights", "zoo train")
+    return _verified(name, path(name, quantized=quantized, half=half), kind, verb)
+
+
+def verified_tables(name: str) -> Path:
+    """Path of a compressor's tables whose sha256 is the card's.
+
+    Raises:
+        ZooError: as of :func:`verified`.
+    """
+    verified(name)  # without weights, training them is what is to be done first
+    return _verified(name, tables_path(name), "entropy tables", "python -m zoo.weights.publish RUN")
+
+
+def _verified(name: str, file: Path, kind: str, verb: str) -> Path:
+    facts = card(name)
     if not file.exists() or facts is None:
-        kind = "quantised weights" if quantized else "weights"
-        verb = "quantize" if quantized else "train"
-        raise ZooError(f"{name}: no {kind} ship with this version; make them with `zoo {verb}`")
+        raise ZooError(f"{name}: no {kind} ship with this version; make them with `{verb}`")
     if hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"].get(file.name):
         raise ZooError(f"{file}: sha256 differs from its card; the file is damaged, install the package again")
     return file

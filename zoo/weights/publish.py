@@ -1,4 +1,7 @@
-"""Makes shipped weights and their card from a training run: ``python -m zoo.weights.publish RUN [--quantized FILE]``."""
+"""Makes shipped weights and their card from a training run: ``python -m zoo.weights.publish RUN [--quantized FILE]``.
+
+Of a compressor also its entropy tables, fitted to the run's held-back pictures.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,19 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zoo import weights
 from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from zoo.data.pool import ImagePool
+    from zoo.data.synth import RawBatch
+    from zoo.training.config import TrainConfig
 
 DATA_LICENCES = (
     "283 pictures: 100 CC BY-SA 4.0 (CID22), 86 from L. Condat's image database (free for research), 31 CC0, 34 Unsplash "
@@ -18,35 +31,55 @@ DATA_LICENCES = (
 )
 
 
-def publish(run: Path, *, folder: Path = weights.FOLDER) -> Path:
+_FITTED_PATCH = 512  # sensor pixels: the tiles of files have that many
+_FITTED_RAWS = 8  # per noise level
+
+
+def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = None) -> Path:
     """Write ``<name>.safetensors`` (averaged weights, float32) and ``<name>.yaml`` from a run's checkpoint.
+
+    Args:
+        run: folder of the run.
+        folder: where to.
+        data: the run's training pictures, which a compressor's tables are fitted to; None for where the run had them.
 
     Returns:
         path of the weights.
 
     Raises:
-        ZooError: no usable checkpoint.
+        ZooError: no usable checkpoint; for a compressor no pictures, or a run that has diverged.
     """
     import json
 
     from safetensors.torch import save_file
 
+    from zoo.codec.learned import save_tables
+    from zoo.models.registry import get_spec
     from zoo.training.trainer import CHECKPOINT, read_checkpoint
 
     tensors, meta = read_checkpoint(run / CHECKPOINT)
     name = meta["config"]["model"]
+    codec = get_spec(name).codec
     average = {k.removeprefix("average."): v.contiguous() for k, v in tensors.items() if k.startswith("average.")}
+    # Before anything is written: it is what may fail.
+    made = None if codec is None else _make_tables(name, average, meta, data)
     file = folder / f"{name}.safetensors"
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     save_file(average, temporary)
     temporary.replace(file)
+    files, facts, task = [file], {}, "joint denoising and demosaicing"
+    if made is not None:
+        entropy, gains, facts = made
+        save_tables(folder / weights.tables_path(name).name, entropy, gains)
+        files.append(folder / weights.tables_path(name).name)
+        task = "joint denoising, demosaicing and compression"
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     _update_card(
         folder,
         name,
-        file,
+        files,
         {
-            "description": f"{name}: joint denoising and demosaicing, float weights (moving average).",
+            "description": f"{name}: {task}, float weights (moving average).",
             "licence": "Apache-2.0",
             "data": {"sha256": meta["data_sha256"], "licences": DATA_LICENCES},
             "training": {
@@ -54,11 +87,51 @@ def publish(run: Path, *, folder: Path = weights.FOLDER) -> Path:
                 "hours": round(meta["seconds"] / 3600, 2),
                 "device": meta["device"],
                 "config": meta["config"],
-                "validation_psnr_db": {k: round(v, 3) for k, v in log[-1]["psnr"].items()},
+                # A compressor's hold rates too; `zoo list` averages decibels only.
+                ("validation" if codec else "validation_psnr_db"): {k: round(v, 3) for k, v in log[-1]["psnr"].items()},
             },
+            **({"tables": facts} if codec else {}),
         },
     )
     return file
+
+
+def _make_tables(name: str, state: dict[str, Tensor], meta: dict[str, Any], data: Path | None) -> tuple:
+    """Entropy tables, gains and facts of a compressor's weights, see :func:`zoo.codec.learned.fit_tables`."""
+    from zoo.codec.learned import fit_tables
+    from zoo.data.pool import ImagePool
+    from zoo.models.compressor import Compressor
+    from zoo.models.registry import create_model
+    from zoo.training.config import TrainConfig, parse
+
+    model = create_model(name)
+    assert isinstance(model, Compressor)
+    model.load_state_dict(state)
+    config: TrainConfig = parse(TrainConfig, meta["config"], name)
+    pictures = data or Path(config.data)
+    if not pictures.is_dir():
+        raise ZooError(f"{pictures}: no such folder of training pictures, which the tables need; give one with --data")
+    pool = ImagePool.from_folder(pictures, min_side=config.patch)
+    tables, gains, facts = fit_tables(model, validation_raws(pool, config))
+    return tables, gains, facts | {"pictures": "held back from training", "data_sha256": pool.digest}
+
+
+def validation_raws(pool: ImagePool, config: TrainConfig) -> Iterator[RawBatch]:
+    """Raws of pictures that training held back, one at a time, of every noise level."""
+    import torch
+
+    from zoo.data.pool import ImagePool
+    from zoo.data.synth import RawSynthesizer
+    from zoo.training.trainer import VALIDATION_LEVELS, at_level, held_back
+
+    held = held_back(pool.images)
+    large = [i for i in held if min(i.shape[:2]) >= _FITTED_PATCH]
+    patch, pictures = (_FITTED_PATCH, large) if large else (config.patch, held)
+    generator = torch.Generator().manual_seed(11)
+    for shot, read in VALIDATION_LEVELS.values():
+        synthesizer = RawSynthesizer(ImagePool(pictures, pool.digest), patch, at_level(config.noise, shot, read))
+        for _ in range(_FITTED_RAWS):
+            yield synthesizer.batch(1, generator)
 
 
 def publish_quantized(source: Path, *, folder: Path = weights.FOLDER) -> Path:
@@ -68,18 +141,21 @@ def publish_quantized(source: Path, *, folder: Path = weights.FOLDER) -> Path:
     model = QuantizedModel.load(source)
     if (facts := weights.card(model.name)) is None:
         raise ZooError(f"{model.name}: publish its float weights first")
-    file = folder / f"{model.name}-qat.safetensors"
+    file = folder / weights.path(model.name, quantized=True, half=model.half).name
     shutil.copyfile(source, temporary := file.with_name(f".{file.name}.{os.getpid()}"))
     temporary.replace(file)
-    _update_card(folder, model.name, file, facts | {"quantization": {"recipe": model.recipe, **model.facts}})
+    record = {"recipe": model.recipe, **model.facts}
+    noted = {"quantization": {**facts.get("quantization", {}), model.half: record} if model.half else record}
+    _update_card(folder, model.name, [file], facts | noted)
     return file
 
 
-def _update_card(folder: Path, name: str, file: Path, facts: dict) -> None:
+def _update_card(folder: Path, name: str, files: list[Path], facts: dict) -> None:
     import yaml
 
     before = weights.card(name) or {}
-    facts["sha256"] = {**before.get("sha256", {}), file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
+    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    facts["sha256"] = {**before.get("sha256", {}), **digests}
     temporary = folder / f".{name}.yaml.{os.getpid()}"
     temporary.write_text(yaml.safe_dump(facts, sort_keys=False, width=120))
     temporary.replace(folder / f"{name}.yaml")
@@ -89,8 +165,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, nargs="?", help="folder of a finished `zoo train`")
     parser.add_argument("--quantized", type=Path, help="file of `zoo quantize`")
+    parser.add_argument(
+        "--data", type=Path, help="training pictures of a compressor's run (default: where it had them)"
+    )
     arguments = parser.parse_args()
     if arguments.run:
-        print(publish(arguments.run))
+        print(publish(arguments.run, data=arguments.data))
     if arguments.quantized:
         print(publish_quantized(arguments.quantized))

@@ -11,6 +11,8 @@ bayer_vst_v1        mosaic, detail, noise -> correction of a linear demosaic    
 ksigma_bayer_v1     mosaic after the k-Sigma transform -> the same, denoised       PMRID
 demosaiced_rgb_v1   edge-aware demosaic, un-balanced -> RGB                        the 9-5-5 CNN
 cfa_masks_v1        mosaic and one-hot colours, Bayer or X-Trans -> RGB            X-Trans U-Net
+bayer_codec_v1      as bayer_vst_v1 -> latents -> RGB in the display curve         Bayer codecs
+display_codec_v1    mosaic in the display curve -> latents -> RGB in it            Balle autoencoders
 ==================  =============================================================  ==========================================
 
 This module loads no torch, so that ``zoo list`` and ``zoo show`` stay quick.
@@ -39,6 +41,8 @@ _HOMES = {
     "ksigma_bayer_v1": "zoo.models.contracts.ksigma_bayer",
     "demosaiced_rgb_v1": "zoo.models.contracts.demosaiced_rgb",
     "cfa_masks_v1": "zoo.models.contracts.cfa_masks",
+    "bayer_codec_v1": "zoo.models.contracts.bayer_codec",
+    "display_codec_v1": "zoo.models.contracts.display_codec",
 }
 
 

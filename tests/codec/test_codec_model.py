@@ -1,0 +1,231 @@
+"""Compressors as a whole: raw -> file -> picture, with networks of made-up weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo import weights
+from zoo.codec import Box, parse
+from zoo.codec.learned import QUALITIES, load_tables, quality_tables
+from zoo.codec.model import Codec, make_preview, open_codec, open_stream_codec, raw_of
+from zoo.codec.thumbnail import read_thumbnail
+from zoo.data.scene import synthetic_raw
+from zoo.errors import ZooError
+from zoo.inference.restore import bayer_tile
+from zoo.inference.runner import TorchRunner
+from zoo.models.contracts import get_contract
+from zoo.models.registry import create_model, get_spec
+from zoo.raw import RawImage
+
+
+@pytest.fixture
+def codec(compressor: str) -> Codec:
+    return open_codec(compressor, threads=1)
+
+
+class Fixed(TorchRunner):
+    """A half that takes one size only, as files for phones do."""
+
+    def __init__(self, model: torch.nn.Module, tile: int) -> None:
+        super().__init__(model)
+        self.tile = tile  # type: ignore[assignment]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        assert x.shape[2:] == (self.tile, self.tile)
+        return super().__call__(x)
+
+
+def raw(height: int = 96, width: int = 130, cfa: str = "RGGB", seed: int = 0) -> RawImage:
+    return synthetic_raw(height, width, cfa=cfa, seed=seed)
+
+
+def test_qualities_are_the_continuous_scale(codec: Codec) -> None:
+    model = create_model(codec.name)
+    gains, steps = quality_tables(model)  # type: ignore[arg-type]
+    assert list(codec.qualities) == list(range(QUALITIES))
+    assert gains.shape == steps.shape == (64, 64)
+    # The untrained scale: gain 1 to 14, steps their inverses.
+    np.testing.assert_allclose(gains[[0, 63], 0], [1, 14], rtol=1e-5)
+    np.testing.assert_allclose(steps * gains, 65536, rtol=1e-3)
+    tables, stored = load_tables(weights.tables_path(codec.name))
+    np.testing.assert_array_equal(stored, gains)
+    np.testing.assert_array_equal(tables.steps, steps)
+
+
+def whole_frame(codec: Codec, photo: RawImage, quality: int) -> np.ndarray:
+    """The picture by one pass over everything, without any tile: what tiles must equal. Float32 [3, H, W]."""
+    model, contract = create_model(codec.name, pretrained=True), get_contract("bayer_codec_v1")
+    spec = get_spec(codec.name).codec
+    assert spec is not None
+    step, pad = spec.stride // 2, 4  # positions of margin, more than either halo
+    grid = parse(codec.compress(photo, quality)).tiles.grid
+    side = max(grid.shape) + 2 * pad
+    noise = photo.noise.balanced(photo.wb)
+    told = torch.tensor([noise.shot]), torch.tensor([noise.read]), torch.tensor([photo.wb])
+    planes = torch.from_numpy(bayer_tile(photo, -pad * step, -pad * step, side * step))[None]
+    with torch.no_grad():
+        latents = model.get_submodule("encoder")(contract.encode(planes, *told))[0].numpy()
+        inner = latents[:, pad : pad + grid.y1, pad : pad + grid.x1]
+        symbols = codec.tables.quantise(inner, quality, codec.gains[quality])
+        padded = np.pad(symbols, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
+        y = model.get_submodule("decoder")(torch.from_numpy(codec.tables.dequantise(padded, quality))[None])
+        rgb = contract.decode(torch.zeros(0), y, *told)[0].numpy()
+    top, left = (2 * pad * step + divmod(photo.cfa.index("R"), 2)[axis] for axis in (0, 1))
+    return rgb[:, top : top + photo.mosaic.shape[0], left : left + photo.mosaic.shape[1]]
+
+
+@pytest.mark.parametrize("cfa", ["RGGB", "GRBG", "BGGR"])
+def test_tiles_equal_the_whole_frame(codec: Codec, cfa: str) -> None:
+    """Independently coded and decoded tiles: exact by both halos."""
+    photo = raw(151, 130, cfa)
+    want = whole_frame(codec, photo, 40).transpose(1, 2, 0)
+    model = create_model(codec.name, pretrained=True)
+    # 3 or 2 positions of core instead of the whole photo's 10; encoder margin 3 positions of 8 packed pixels.
+    for core in (3, 2):
+        small = Codec(
+            get_spec(codec.name), codec.tables, codec.gains,
+            Fixed(model.get_submodule("encoder"), (core + 6) * 8), Fixed(model.get_submodule("decoder"), core + 4 + 1),
+            codec.weights_sha256,
+        )  # fmt: skip
+        data = small.compress(photo, 40)
+        stream = parse(data)
+        assert stream.header.core == core
+        assert stream.tiles.count == (-(-10 // core)) * (-(-9 // core))
+        got = small.decompress(data)
+        assert got.shape == (151, 130, 3)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, want, atol=2e-5)
+        np.testing.assert_allclose(codec.decompress(data), want, atol=2e-5)  # any decoder, any tiles
+
+
+def test_halos_are_enough_and_no_larger_than_they_must_be(codec: Codec) -> None:
+    photo, box = raw(), Box(1, 1, 3, 3)
+    latents = codec._analyse(photo, box, 2)
+    data = codec.compress(photo, 40)
+    picture = codec.decompress(data)
+    codec.halo += 1
+    codec._margin += 1
+    np.testing.assert_allclose(codec._analyse(photo, box, 2), latents, atol=1e-5)
+    np.testing.assert_allclose(codec.decompress(data), picture, atol=2e-5)
+    codec.halo -= 2
+    codec._margin -= 2
+    assert np.abs(codec._analyse(photo, box, 2) - latents).max() > 1e-3
+    assert np.abs(codec.decompress(data) - picture).max() > 1e-3
+
+
+def test_a_rectangle_is_cut_from_the_whole(codec: Codec) -> None:
+    photo = raw(150, 131, "GBRG")
+    data = codec.compress(photo, 20)
+    whole = codec.decompress(data)
+    for rect in (Box(0, 0, 1, 1), Box(149, 130, 150, 131), Box(33, 40, 97, 131)):
+        np.testing.assert_array_equal(codec.decompress(data, rect), whole[rect.y0 : rect.y1, rect.x0 : rect.x1])
+
+
+def test_the_same_photo_is_the_same_file_and_quality_costs_bytes(codec: Codec, tmp_path: Path) -> None:
+    photo = raw()
+    sizes = [len(codec.compress(photo, q)) for q in (0, 21, 42, 63)]
+    assert sizes == sorted(set(sizes))
+    assert codec.compress(photo, 21) == codec.compress(photo, 21)
+    (tmp_path / "a.rzc").write_bytes(codec.compress(photo, 21))
+    np.testing.assert_array_equal(
+        codec.decompress(tmp_path / "a.rzc"), codec.decompress(codec.compress(photo, 21, thumbnail=True))
+    )
+
+
+def test_a_target_is_met_by_the_best_quality_that_meets_it(codec: Codec) -> None:
+    photo = raw()
+    bpp = [8 * len(codec.compress(photo, q)) / photo.mosaic.size for q in (0, 30, 31, 63)]
+    data, quality = codec.compress_to(photo, (bpp[1] + bpp[2]) / 2)
+    assert quality == 30
+    assert data == codec.compress(photo, 30)
+    assert codec.compress_to(photo, 100)[1] == 63
+    assert codec.compress_to(photo, bpp[0])[1] == 0
+    with pytest.raises(ZooError, match=r"takes \d+\.\d+ bits per pixel at quality 0 already"):
+        codec.compress_to(photo, bpp[0] * 0.99)
+    with pytest.raises(ZooError, match="above 0"):
+        codec.compress_to(photo, 0)
+
+
+def test_salvage_marks_what_is_lost(codec: Codec) -> None:
+    model = create_model(codec.name, pretrained=True)
+    tiled = Codec(
+        get_spec(codec.name), codec.tables, codec.gains, Fixed(model.get_submodule("encoder"), 9 * 8),
+        TorchRunner(model.get_submodule("decoder")), codec.weights_sha256,
+    )  # fmt: skip
+    data = tiled.compress(raw(200, 200), 30)
+    whole = tiled.decompress(data)
+    cut = data[: len(data) * 3 // 4]
+    with pytest.raises(ZooError, match="cut off"):
+        tiled.decompress(cut)
+    rgb, mask = tiled.decompress(cut, salvage=True)
+    assert 0.2 < mask.mean() < 0.8
+    np.testing.assert_array_equal(rgb[mask], whole[mask])
+
+
+def test_xtrans_and_wrong_qualities_are_refused(codec: Codec) -> None:
+    with pytest.raises(ZooError, match="X-Trans"):
+        codec.compress(dataclasses.replace(raw(), cfa="XTRANS"))
+    for quality in (-1, 64):
+        with pytest.raises(ZooError, match="0 to 63"):
+            codec.compress(raw(), quality)
+    with pytest.raises(ZooError, match="2x2"):
+        codec.compress(dataclasses.replace(raw(), mosaic=np.zeros((1, 9), np.uint16)))
+    for size in ((2, 2), (2, 40), (3, 17)):
+        assert codec.decompress(codec.compress(raw(*size))).shape == (*size, 3)
+
+
+def test_files_of_other_models_or_weights_are_refused(codec: Codec) -> None:
+    data = codec.compress(raw())
+    stream = parse(data)
+    assert open_stream_codec(stream).name == codec.name
+    for change, text in (
+        ({"model": "bayer-codec-x"}, "unknown model 'bayer-codec-x'"),
+        ({"model": "utnet-m"}, "utnet-m is no compressor"),
+        ({"model": "bayer-codec-m"}, "no weights ship"),
+        ({"weights_sha256": bytes(32)}, "other weights of bayer-codec-s"),
+        ({"tables_sha256": bytes(32)}, "other entropy tables"),
+    ):
+        stream.header = dataclasses.replace(parse(data).header, **change)
+        with pytest.raises(ZooError, match=text):
+            open_stream_codec(stream)
+    stream.header = dataclasses.replace(parse(data).header, stride=32)
+    with pytest.raises(ZooError, match="not written by this program"):
+        codec.bands(stream)
+
+
+def test_tables_must_be_there_and_whole(compressor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in weights.FOLDER.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    weights.tables_path(compressor).write_bytes(b"")
+    with pytest.raises(ZooError, match="sha256 differs"):
+        open_codec(compressor)
+    weights.tables_path(compressor).unlink()
+    with pytest.raises(ZooError, match="no entropy tables ship with this version; make them with `python -m zoo"):
+        open_codec(compressor)
+
+
+def test_an_encoder_too_small_for_its_halo_is_refused(codec: Codec) -> None:
+    half = create_model(codec.name).get_submodule("encoder")
+    for tile in (48, 60):
+        with pytest.raises(ZooError, match="export it for 56 or more"):
+            open_codec(codec.name, encoder=Fixed(half, tile))
+    small = open_codec(codec.name, decoder=Fixed(create_model(codec.name).get_submodule("decoder"), 5))
+    with pytest.raises(ZooError, match="was exported for 5"):
+        small.decompress(codec.compress(raw()))
+
+
+def test_previews_are_upright_and_small(codec: Codec) -> None:
+    photo = dataclasses.replace(raw(120, 600), orientation=6)
+    shown = read_thumbnail(make_preview(photo))
+    assert shown.shape[0] > 4 * shown.shape[1]
+    header = parse(codec.compress(photo, thumbnail=True)).header
+    assert raw_of(header, "a.rzc").mosaic.shape == (120, 600)
+    assert raw_of(header, "a.rzc").orientation == 6
+    for size in ((2, 2), (2, 1500)):
+        assert len(make_preview(raw(*size))) > 100

@@ -1,0 +1,150 @@
+"""Compressors as two artefacts each, of made-up weights: shapes, parity, and one file from every int8 encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from export import artifact_path, describe, export, load_source, target_module
+from export.benchmark import benchmark
+from export.target import shapes_in
+from export.verify import tiles_of
+from quantize import QuantizedModel
+from quantize.calibrate import calibrate
+from quantize.codec import finetune_halves, post_training_halves
+from quantize.recipe import prepare
+from zoo import weights
+from zoo.cli import main
+from zoo.codec import parse, write_file
+from zoo.codec.model import open_codec
+from zoo.data.pool import ImagePool
+from zoo.data.scene import synthetic_raw
+from zoo.errors import ZooError
+from zoo.models.contracts import get_contract
+from zoo.models.registry import create_model, get_spec, halves
+from zoo.raw import write_dng
+from zoo.training.config import TrainConfig
+
+TILE, CORE = 72, 3  # 9 positions, 3 of margin on each side
+
+
+@pytest.fixture
+def encoder_int8(compressor: str) -> QuantizedModel:
+    model = create_model(compressor, pretrained=True)
+    prepared = prepare(model.get_submodule("encoder"), 12)
+    tiles = [torch.from_numpy(x) for _, x in tiles_of(TILE, get_contract("bayer_codec_v1"))]
+    calibrate(prepared, tiles)
+    return QuantizedModel(compressor, "ptq", prepared, {}, "encoder")
+
+
+def test_halves_have_latents_at_one_end(compressor: str) -> None:
+    spec = get_spec(compressor)
+    about = describe(spec, "", "fp32", "litert", "encoder")
+    assert shapes_in(about, TILE) == ((12, TILE, TILE), (64, 9, 9))
+    about = describe(spec, "", "fp32", "litert", "decoder")
+    assert shapes_in(about, 7) == ((64, 7, 7), (12, 56, 56))
+    assert (about["halo"], about["tile_multiple"]) == ("2", "1")
+    assert shapes_in({}, 16) == ((12, 16, 16), (12, 16, 16))
+    assert halves("utnet-m") == ("",)
+
+
+def test_int8_encoders_of_all_runtimes_write_the_same_bytes(
+    compressor: str, encoder_int8: QuantizedModel, tmp_path: Path
+) -> None:
+    photo = synthetic_raw(150, 130, cfa="GBRG")
+    reference: Any = encoder_int8.integer()
+    reference.tile = TILE
+    files = {"integer": open_codec(compressor, encoder=reference).compress(photo, 40)}
+    for target in ("executorch", "litert"):
+        module = target_module(target)
+        path = tmp_path / f"encoder.{module.SUFFIX}"
+        about = describe(get_spec(compressor), "", "int8", target, "encoder")
+        module.write(encoder_int8, precision="int8", tile=TILE, metadata=about, path=path)
+        audit = module.audit(path)
+        assert audit["conv_int8"] == audit["conv_total"] == 5
+        codec = open_codec(compressor, encoder=module.runner(path))
+        files[target] = codec.compress(photo, 40)
+    assert files["executorch"] == files["integer"]
+    assert files["litert"] == files["integer"]
+    stream = parse(files["litert"])
+    assert stream.header.core == CORE
+    # The float encoder makes almost the same picture, and any decoder reads either file.
+    plain = open_codec(compressor)
+    quantised, exact = plain.decompress(files["litert"]), plain.decompress(plain.compress(photo, 40))
+    assert quantised.shape == exact.shape
+    assert 0 < np.abs(quantised - exact).mean() < 0.5 * np.abs(exact - exact.mean()).mean()
+
+
+@pytest.mark.parametrize("target", ["executorch", "litert"])
+def test_float_halves_are_exported_verified_and_run(
+    compressor: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = {}
+    for half in halves(compressor):
+        results[half] = export(compressor, target=target, precision="fp32", tile=TILE, output_dir=tmp_path, half=half)
+        assert results[half].path == artifact_path(compressor, target, "fp32", TILE, tmp_path, half)
+        assert results[half].parity["worst_psnr_db"] > 90
+    assert (results["encoder"].tile, results["decoder"].tile) == (TILE, CORE + 4)
+    assert f"{compressor}-decoder-{target}-fp32-7" in results["decoder"].path.name
+    module = target_module(target)
+    codec = open_codec(compressor, **{half: module.runner(r.path) for half, r in results.items()})
+    photo = synthetic_raw(100, 90)
+    data = codec.compress(photo, 40)
+    np.testing.assert_allclose(codec.decompress(data), open_codec(compressor).decompress(data), atol=1e-3)
+    write_file(tmp_path / "a.rzc", data)
+    dng = tmp_path / "a.dng"
+    write_dng(
+        dng, photo.mosaic, cfa="RGGB", black=256, white=4095, wb=photo.wb, xyz_to_cam=None, iso=100, noise=photo.noise
+    )
+    encoder, decoder = str(results["encoder"].path), str(results["decoder"].path)
+    for command in (
+        ["compress", str(dng), "-o", str(tmp_path / "b.rzc"), "--model", encoder],
+        ["decompress", str(tmp_path / "b.rzc"), "-o", str(tmp_path / "b.png"), "--decoder", decoder],
+    ):
+        assert main(command) == 0
+    for command, text in (
+        (["compress", str(dng), "-o", str(tmp_path / "c.rzc"), "--model", decoder], "is no encoder of a compressor"),
+        (["decompress", str(tmp_path / "a.rzc"), "-o", str(tmp_path / "c.png"), "--decoder", encoder], "is no decoder"),
+        (["denoise", str(dng), "-o", str(tmp_path / "c.png"), "--model", encoder], "does not denoise by itself"),
+    ):
+        capsys.readouterr()
+        assert main(command) == 2
+        assert text in capsys.readouterr().err
+    assert parse(tmp_path / "b.rzc").header.core == CORE
+    report = benchmark(results["decoder"].path, warmup_runs=0, num_runs=2)
+    assert report["ms_per_megapixel"] == pytest.approx(report["ms"]["median"] / (7 * 16) ** 2 * 1e6, rel=0.01)
+    with pytest.raises(ZooError, match="exported as encoder and decoder"):
+        export(compressor, target=target, precision="fp32", output_dir=tmp_path)
+    with pytest.raises(ZooError, match="no quantised weights ship"):
+        export(compressor, target=target, precision="int8", output_dir=tmp_path, half="encoder")
+
+
+def test_quantised_halves_are_saved_loaded_and_fine_tuned(compressor: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("quantize.codec.CALIBRATION_BATCHES", 2)
+    pool = ImagePool([(torch.rand(200, 200, 3) * 15000).to(torch.int32).to(torch.uint16)], "")
+    config = TrainConfig(model=compressor, batch=2, patch=64, precision="fp32", steps=2, validate_every=100, lr=1e-4)
+    model: Any = create_model(compressor, pretrained=True)
+    start = post_training_halves(compressor, model, pool, config)
+    before = {half: q.integer() for half, q in start.items()}
+    inputs = {"encoder": torch.rand(1, 12, 32, 32).numpy(), "decoder": torch.randn(1, 64, 6, 6).numpy()}
+    for half, q in start.items():
+        loaded = QuantizedModel.load(q.save(tmp_path))
+        assert (loaded.half, loaded.name) == (half, compressor)
+        np.testing.assert_array_equal(loaded.integer()(inputs[half]), before[half](inputs[half]))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f"{compressor}-{half}-ptq.safetensors" for half in sorted(start)
+    ]
+    tuned = finetune_halves(start, model, pool, config, tmp_path / "run")
+    for half, q in tuned.items():
+        assert (q.recipe, q.half, q.facts["training"]["steps"]) == ("qat", half, 2)
+        assert np.abs(q.integer()(inputs[half]) - before[half](inputs[half])).max() > 0
+    untouched = create_model(compressor, pretrained=True).state_dict()
+    assert all(torch.equal(value, untouched[name]) for name, value in model.state_dict().items())
+    with pytest.raises(ZooError, match="balle-rgb is a float reference"):
+        post_training_halves("balle-rgb", model, pool, config)
+    assert weights.path(compressor, quantized=True, half="encoder").name == f"{compressor}-encoder-qat.safetensors"
+    assert load_source(compressor, "fp32", "encoder")[0].layers[0].in_channels == 12

@@ -1,0 +1,172 @@
+"""Training of compressors: the loss falls, runs resume exactly, idle priors come back, runs become shipped files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zoo import weights
+from zoo.cli import main
+from zoo.codec.model import open_codec
+from zoo.data.pool import ImagePool
+from zoo.data.scene import linear_scene, synthetic_raw
+from zoo.errors import ZooError
+from zoo.models.bayer_codec import BayerCodec
+from zoo.models.priors import cost_table, position_costs
+from zoo.raw import srgb_encode
+from zoo.training.codec import _IDLE, CodecTrainer, distortion
+from zoo.training.config import TrainConfig
+from zoo.training.trainer import make_trainer
+from zoo.weights.publish import publish
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed in range(3):
+        picture = np.rint(srgb_encode(linear_scene(200, 200, seed=seed)) * 255).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool(pictures: Path) -> ImagePool:
+    return ImagePool.from_folder(pictures, min_side=192)
+
+
+def start(pool: ImagePool, folder: Path, **changes: object) -> CodecTrainer:
+    torch.manual_seed(0)
+    values = {
+        "model": "tiny",
+        "steps": 8,
+        "batch": 2,
+        "patch": 64,
+        "precision": "fp32",
+        "warmup": 1,
+        "weight_decay": 0.0,
+    }
+    config = TrainConfig(**{**values, "validate_every": 3, **changes})  # type: ignore[arg-type]
+    trainer = make_trainer(BayerCodec((8, 8), 8, (8, 8, 8), 8, priors=4), config, pool, folder)
+    assert isinstance(trainer, CodecTrainer)
+    return trainer
+
+
+def probe(trainer: CodecTrainer) -> float:
+    """The loss on the same raws, qualities and noise every time."""
+    trainer.generator.manual_seed(5)
+    with torch.no_grad():
+        return float(trainer.loss(trainer.data.batch(8, trainer.generator)))
+
+
+def test_a_few_steps_lower_the_loss(pool: ImagePool, tmp_path: Path) -> None:
+    trainer = start(pool, tmp_path, lr=3e-3, steps=100)
+    before = probe(trainer)
+    for _ in range(20):
+        trainer._train_step()
+    assert probe(trainer) < 0.8 * before
+
+
+def test_interrupted_run_equals_uninterrupted(pool: ImagePool, tmp_path: Path) -> None:
+    """Also where the interruption falls between two refreshes of the table, and validations are in between."""
+    whole = start(pool, tmp_path / "whole")
+    whole.run()
+    first = start(pool, tmp_path / "parts")
+    first.run(time_budget=0)
+    for _ in range(4):
+        first._train_step()
+    first.save()
+    first._train_step()  # lost, as after kill -9
+    second = start(pool, tmp_path / "parts")
+    assert second.step == 4
+    second.run()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+    assert torch.equal(whole._last_won, second._last_won)
+
+
+def test_a_checkpoint_without_the_priors_state_goes_on(pool: ImagePool, tmp_path: Path) -> None:
+    first = start(pool, tmp_path)
+    first._train_step()
+    first._extra_state = dict  # type: ignore[method-assign]
+    first.save()
+    second = start(pool, tmp_path)
+    assert (second.step, second._last_won.tolist()) == (1, [1] * 4)
+    assert second._train_step() > 0
+
+
+def test_idle_priors_are_trained_on_what_is_expensive(pool: ImagePool, tmp_path: Path) -> None:
+    def improvement(idle: bool) -> float:
+        trainer = start(pool, tmp_path / str(idle), lr=1e-2)
+        priors = trainer.model.priors
+        with torch.no_grad():
+            priors.shifts[0][2] += 60.0  # prior 2 expects latents nobody has: it never wins
+        trainer.step = 2 * _IDLE
+        trainer._last_won.fill_(trainer.step)
+        if idle:
+            trainer._last_won[2] = 0
+        symbols = torch.randint(-3, 4, (1, 8, 4, 4)).float()
+        before = position_costs(symbols, cost_table(priors, 8))[:, 2].mean()
+        shift = priors.shifts[3][2].clone()
+        for _ in range(10):
+            trainer._train_step()
+        assert torch.equal(priors.shifts[3][2], shift) != idle
+        return float(before - position_costs(symbols, cost_table(priors, 8))[:, 2].mean())
+
+    assert improvement(idle=False) == 0
+    assert improvement(idle=True) > 0
+
+
+def test_distortion_is_of_what_is_shown(pool: ImagePool, tmp_path: Path) -> None:
+    trainer = start(pool, tmp_path)
+    batch = trainer.data.batch(2, trainer.generator)
+    perfect = torch.nn.functional.pixel_unshuffle(batch.target, 2)
+    from zoo.raw import vst
+
+    shown = vst.forward(perfect, perfect.new_tensor(vst.DISPLAY_OFFSET))
+    assert distortion(shown, batch, clamp=True).max() < 1e-8
+    assert distortion(shown, batch, clamp=False).max() < 1e-8
+    assert (distortion(shown + 0.1, batch, clamp=True) > 1e-4).all()
+
+
+def test_teachers_and_xtrans_are_refused(pool: ImagePool, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="takes no teacher"):
+        start(pool, tmp_path, teacher="utnet-m")
+    with pytest.raises(ZooError, match="contract bayer_codec_v1 knows only Bayer"):
+        start(pool, tmp_path, model="bayer-codec-s", cfa="both")
+
+
+def test_from_the_command_line_to_a_file(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = "model: bayer-codec-s\nsteps: 2\nbatch: 1\npatch: 64\nprecision: fp32\nvalidate_every: 100\n"
+    (tmp_path / "c.yaml").write_text(config)
+    run, folder = tmp_path / "run", tmp_path / "weights"
+    command = ["train", "--config", str(tmp_path / "c.yaml"), "--data", str(pictures), "--output-dir", str(run)]
+    assert main([*command, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])["psnr"]
+    assert scores["clean/q0"] > 0
+    assert 0 < scores["clean/q0 bpp"] < scores["clean/q1 bpp"]
+    assert "psnr" in json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    folder.mkdir()
+    monkeypatch.setattr(weights, "FOLDER", folder)
+    with pytest.raises(ZooError, match="no such folder of training pictures"):
+        publish(run, folder=folder, data=tmp_path / "none")
+    assert list(folder.iterdir()) == []
+    publish(run, folder=folder)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        f"bayer-codec-s{end}" for end in ("-tables.safetensors", ".safetensors", ".yaml")
+    ]
+    facts = weights.card("bayer-codec-s")
+    assert facts is not None
+    assert facts["tables"]["escapes"] < 2e-3
+    assert facts["tables"]["rows"] <= 256
+    assert set(facts["sha256"]) == {"bayer-codec-s.safetensors", "bayer-codec-s-tables.safetensors"}
+    assert facts["training"]["validation"]["clean/q0"] == round(scores["clean/q0"], 3)
+    codec = open_codec("bayer-codec-s", threads=1)
+    assert codec.weights_sha256 == facts["sha256"]["bayer-codec-s.safetensors"]
+    assert codec.decompress(codec.compress(synthetic_raw(64, 80))).shape == (64, 80, 3)
+    assert main(["list", "bayer-codec-s"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[-1] == "-"  # rates are no decibels to average

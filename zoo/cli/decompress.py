@@ -1,0 +1,117 @@
+"""``zoo decompress``: the picture of an .rzc file, or of a part of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.codec import Box
+    from zoo.inference.runner import TileRunner
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "decompress",
+        help="make a picture of an .rzc file, or of a part of it",
+        description="Make a picture of an .rzc file: TIFF, PNG, JPEG or linear DNG, developed as by `zoo denoise`.",
+    )
+    add = parser.add_argument
+    add("input", type=Path, metavar="IN.rzc")
+    add("-o", "--output", required=True, type=Path, metavar="OUT", help="picture (.tiff .png .jpeg .dng)")
+    add("--rect", metavar="Y,X,H,W", help="only this part, in pixels of the picture before it is turned")
+    add("--salvage", action="store_true", help="decode what is left of a damaged file")
+    add("--linear", action="store_true", help="16-bit TIFF in linear light instead of developed")
+    add("--exposure", type=float, default=0.0, metavar="EV", help="brighten a developed picture by EV")
+    add("--decoder", type=Path, metavar="FILE", help="exported decoder (default: the file's model in PyTorch)")
+    add("--threads", type=int, metavar="N", help="CPU threads")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    from zoo.codec import parse
+    from zoo.inference.output import check_options, format_of, save
+
+    if args.threads is not None and args.threads < 1:
+        raise ZooError(f"--threads is 1 or more, not {args.threads}")
+    check_options(format_of(args.output), args.linear, args.exposure)
+    if not args.output.parent.is_dir():
+        raise ZooError(f"{args.output}: there is no folder {args.output.parent}; make it first")
+    rect = None if args.rect is None else parse_rect(args.rect)
+    stream = parse(args.input, salvage=args.salvage)
+
+    from zoo.cli.denoise import Bar
+    from zoo.codec.model import open_stream_codec, raw_of
+
+    decoder = None if args.decoder is None else open_decoder(args.decoder, stream.header.model, args.threads)
+    codec = open_stream_codec(stream, decoder=decoder, threads=args.threads)
+    start = time.perf_counter()
+    shape = rect.shape if rect else (stream.header.height, stream.header.width)
+    megapixels, lost = shape[0] * shape[1] / 1e6, 0
+    with Bar(args.input.name, megapixels, hidden=args.json) as progress:
+        masked = codec.bands(stream, rect=rect, salvage=args.salvage, progress=progress)
+
+        def bands() -> Iterator[Any]:
+            nonlocal lost
+            for band, whole in masked:
+                lost += int((~whole).sum())
+                yield band
+
+        save(
+            args.output,
+            bands(),
+            raw_of(stream.header, args.input, shape),
+            linear=args.linear,
+            exposure=args.exposure,
+        )
+    seconds = time.perf_counter() - start
+    facts = {
+        "input": str(args.input),
+        "output": str(args.output),
+        "model": codec.name,
+        "quality": stream.header.quality,
+        "width": shape[1],
+        "height": shape[0],
+        "damaged_share": round(lost / (shape[0] * shape[1]), 6),
+        "seconds": round(seconds, 3),
+    }
+    if args.json:
+        print(json.dumps(facts, indent=1))
+        return
+    damage = f", {facts['damaged_share']:.1%} of the pixels are damaged" if lost else ""
+    print(f"{args.input} -> {args.output}: {megapixels:.1f} MP, {seconds:.1f} s{damage}")
+
+
+def open_decoder(path: Path, model: str, threads: int | None) -> TileRunner:
+    """The decoder of an artefact, if it is of the file's model.
+
+    Raises:
+        ZooError: it is not, see also :func:`zoo.cli.runtimes.open_half`.
+    """
+    from zoo.cli.runtimes import open_half
+
+    name, runner = open_half(path, "decoder", threads)
+    if name != model:
+        raise ZooError(f"{path}: is of {name}, but the file was made with the model '{model}'; leave --decoder out")
+    return runner
+
+
+def parse_rect(text: str) -> Box:
+    """``Y,X,H,W`` -> box.
+
+    Raises:
+        ZooError: anything else.
+    """
+    from zoo.codec import Box
+
+    if not re.fullmatch(r"\d+,\d+,\d+,\d+", text):
+        raise ZooError(f"--rect {text}: a part is Y,X,H,W: top, left, height and width in pixels, e.g. 0,0,512,512")
+    y, x, height, width = (int(part) for part in text.split(","))
+    return Box(y, x, y + height, x + width)

@@ -1,0 +1,67 @@
+"""What all compressors share: two networks, the priors of the latents between them, and quality as gains outside the graphs.
+
+One model covers all rates: per-channel gains scale the latents before rounding, others scale them back (Cui et al., CVPR 2021,
+"Asymmetric Gained Deep Image Compression"). The networks, and so the files for phones, are the same at every quality.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from zoo.models.priors import ManyPriors
+
+TASK = "denoise+demosaic+compress"
+PRIORS = 64
+# Anchors of the quality scale; between them gains are interpolated in the logarithm.
+ANCHORS = 5
+# Gain of the best quality over the worst at the start of training: the loss weight spans a factor of 200, and at high rates the
+# best step size goes with its root.
+_GAIN_SPAN = 14.0
+
+
+class Compressor(nn.Module):
+    """Encoder, decoder, gains and priors.
+
+    Args:
+        encoder: packed input of the contract ``[N, in_channels, h, w]`` -> latents ``[N, C, h/s, w/s]``.
+        decoder: latents -> packed RGB ``[N, 12, h, w]``.
+        latents: C.
+        priors: how many factorised priors compete for each position.
+        scale: standard deviation that the priors start with.
+
+    Attributes:
+        contract: name of the contract, see :mod:`zoo.models.contracts`.
+        int8: whether the halves may be quantised.
+        log_gain, log_scale: ``[ANCHORS, C]``, logarithms of the gain before rounding and of the scale after it.
+    """
+
+    task = TASK
+    contract: ClassVar[str]
+    int8: ClassVar[bool] = True
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, latents: int, priors: int, scale: float) -> None:
+        super().__init__()
+        self.latents = latents
+        self.encoder = encoder
+        self.decoder = decoder
+        self.priors = ManyPriors(latents, priors, scale=scale)
+        start = torch.linspace(0, 1, ANCHORS)[:, None] * torch.tensor(_GAIN_SPAN).log() + torch.zeros(latents)
+        self.log_gain = nn.Parameter(start.clone())
+        self.log_scale = nn.Parameter(-start)
+
+    def gains(self, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """Gain before rounding and scale after it: quality ``[N]`` in [0, 1] -> two ``[N, C]``."""
+        return _interpolate(self.log_gain, quality).exp(), _interpolate(self.log_scale, quality).exp()
+
+    def counted(self) -> int:
+        """Parameters of encoder, decoder and priors. Gains are left out: what ships of them are integer steps in the tables."""
+        return sum(p.numel() for half in (self.encoder, self.decoder, self.priors) for p in half.parameters())
+
+
+def _interpolate(table: Tensor, quality: Tensor) -> Tensor:
+    at = quality.clamp(0, 1) * (ANCHORS - 1)
+    low = at.floor().clamp(max=ANCHORS - 2).long()
+    return torch.lerp(table[low], table[low + 1], (at - low)[:, None])
