@@ -11,8 +11,8 @@ from PIL import Image
 
 from zoo import weights
 from zoo.codec import parse, read_thumbnail
-from zoo.codec.model import open_codec
 from zoo.data.scene import linear_scene
+from zoo.inference.codec import open_codec
 from zoo.raw import read_raw, srgb_encode
 
 

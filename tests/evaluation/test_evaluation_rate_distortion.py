@@ -52,7 +52,7 @@ def exact(qualities: tuple[float, ...] = (1.0,)) -> PictureCodec:
 
 
 class Toy:
-    """A compressor of raws with the interface of :func:`zoo.codec.model.open_codec`: half-resolution pixels, deflated."""
+    """A compressor of raws with the interface of :func:`zoo.inference.codec.open_codec`: half-resolution pixels, deflated."""
 
     name, weights_sha256 = "toy", "1" * 64
 

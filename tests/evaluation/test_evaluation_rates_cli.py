@@ -114,9 +114,9 @@ def test_our_compressors_plug_in_by_name(zoo, monkeypatch):
         def decompress(self, data: bytes) -> np.ndarray:
             return np.full((*self.shape, 3), 0.1 + len(data) / 1000, np.float32)
 
-    module = ModuleType("zoo.codec.model")
+    module = ModuleType("zoo.inference.codec")
     module.open_codec = Flat
-    monkeypatch.setitem(sys.modules, "zoo.codec.model", module)
+    monkeypatch.setitem(sys.modules, "zoo.inference.codec", module)
     folder = zoo("bayer-codec-m", "--noise", "clean")
     found = RateRecord.load(folder / "rate-distortion-bayer-codec-m-torch-fp32-clean.json")
     points = found.images["kodak/kodak_01"].points
@@ -145,8 +145,13 @@ def test_mistakes_are_one_line_and_measure_nothing(zoo, words, problem, tmp_path
     assert not (tmp_path / "evidence").exists()
 
 
-def test_unknown_codecs_are_told_the_known_ones(zoo, monkeypatch):
-    # None in sys.modules makes the import fail as that of a module that is not there.
-    monkeypatch.setitem(sys.modules, "zoo.codec.model", None)
-    with pytest.raises(ZooError, match=r"unknown codec 'jpegg\+menon'; there are jpeg, .* raw-ljpeg and peers"):
+def test_unknown_codecs_are_told_the_known_ones(zoo):
+    with pytest.raises(
+        ZooError, match=r"unknown codec 'jpegg\+menon'; there are jpeg, .* raw-ljpeg, peers and compressors"
+    ):
         zoo("jpegg+menon")
+
+
+def test_a_denoiser_is_no_codec(zoo):
+    with pytest.raises(ZooError, match="utnet-m"):
+        zoo("utnet-m")

@@ -20,10 +20,10 @@ from quantize.recipe import prepare
 from zoo import weights
 from zoo.cli import main
 from zoo.codec import parse, write_file
-from zoo.codec.model import open_codec
 from zoo.data.pool import ImagePool
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
+from zoo.inference.codec import open_codec
 from zoo.models.contracts import get_contract
 from zoo.models.registry import create_model, get_spec, halves
 from zoo.raw import write_dng

@@ -10,10 +10,10 @@ from PIL import Image
 
 from zoo import weights
 from zoo.cli import main
-from zoo.codec.model import open_codec
 from zoo.data.pool import ImagePool
 from zoo.data.scene import linear_scene, synthetic_raw
 from zoo.errors import ZooError
+from zoo.inference.codec import open_codec
 from zoo.models.bayer_codec import BayerCodec
 from zoo.models.priors import cost_table, position_costs
 from zoo.raw import srgb_encode

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from zoo.cli.denoise import Bar
     from zoo.cli.runtimes import ARTEFACTS, open_half
     from zoo.codec import write_file
-    from zoo.codec.model import DEFAULT_COMPRESSOR, DEFAULT_QUALITY, open_codec
+    from zoo.inference.codec import DEFAULT_COMPRESSOR, DEFAULT_QUALITY, open_codec
     from zoo.raw import read_raw
 
     model, encoder = args.model or DEFAULT_COMPRESSOR, None

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     stream = parse(args.input, salvage=args.salvage)
 
     from zoo.cli.denoise import Bar
-    from zoo.codec.model import open_stream_codec, raw_of
+    from zoo.inference.codec import open_stream_codec, raw_of
 
     decoder = None if args.decoder is None else open_decoder(args.decoder, stream.header.model, args.threads)
     codec = open_stream_codec(stream, decoder=decoder, threads=args.threads)

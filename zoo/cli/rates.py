@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import shlex
 import sys
@@ -164,14 +163,12 @@ def _open_compressor(name: str) -> Named:
     """One of our own compressors."""
     from zoo.baselines.codecs import list_codecs
     from zoo.evaluation.rate_distortion import RawCompressor
+    from zoo.inference.codec import open_codec
+    from zoo.models.registry import list_models
 
-    try:
-        open_codec = importlib.import_module("zoo.codec.model").open_codec
-    except ModuleNotFoundError as error:
-        if error.name != "zoo.codec.model":
-            raise
-        known = f"{', '.join(list_codecs())}, each +DEVELOPER, {LOSSLESS} and {PEERS}"
-        raise ZooError(f"unknown codec '{name}'; there are {known}") from error
+    if name not in list_models():
+        known = f"{', '.join(list_codecs())}, each +DEVELOPER, {LOSSLESS}, {PEERS} and compressors of `zoo list`"
+        raise ZooError(f"unknown codec '{name}'; there are {known}")
     compressor = open_codec(name)
     facts = {"settings": {"codec": {}}, "weights_sha256": compressor.weights_sha256, "versions": package_versions()}
     return Named(RawCompressor(compressor), name, "torch", "fp32", facts)

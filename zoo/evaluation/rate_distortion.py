@@ -59,7 +59,7 @@ class Codec(Protocol):
 
 
 class Compressor(Protocol):
-    """A compressor of raws, as :func:`zoo.codec.model.open_codec` gives it."""
+    """A compressor of raws, as :func:`zoo.inference.codec.open_codec` gives it."""
 
     name: str
     qualities: Sequence[int]

@@ -12,10 +12,10 @@ import torch
 from zoo import weights
 from zoo.codec import Box, parse
 from zoo.codec.learned import QUALITIES, load_tables, quality_tables
-from zoo.codec.model import Codec, make_preview, open_codec, open_stream_codec, raw_of
 from zoo.codec.thumbnail import read_thumbnail
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
+from zoo.inference.codec import Codec, make_preview, open_codec, open_stream_codec, raw_of
 from zoo.inference.restore import bayer_tile
 from zoo.inference.runner import TorchRunner
 from zoo.models.contracts import get_contract
