@@ -51,7 +51,7 @@ def main() -> None:
                 if runtime != "litert" and size not in (3.0, 12.0):
                     continue
                 out = Path(folder) / "out.tif"
-                command = [sys.executable, "-m", "zoo.cli", "denoise", str(photo), "-o", str(out), "--runtime", runtime]
+                command = [sys.executable, "-m", "zoo", "denoise", str(photo), "-o", str(out), "--runtime", runtime]
                 result = subprocess.run(
                     [*command, "--threads", "2", "--json"], capture_output=True, text=True, check=True
                 )

@@ -1,4 +1,4 @@
-"""``python -m zoo``, which ``torchrun -m zoo train`` needs."""
+"""``python -m zoo``: for ``torchrun -m zoo train``, and where the console script is not installed."""
 
 import sys
 

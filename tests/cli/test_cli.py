@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "zoo.cli", *arguments], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run([sys.executable, "-m", "zoo", *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
 def test_list_is_quick_and_loads_no_torch():
@@ -147,7 +147,7 @@ def test_ctrl_c(zoo, monkeypatch):
 
 def test_a_closed_pipe_is_no_error():
     done = subprocess.run(
-        f"{sys.executable} -m zoo.cli list --json | true", shell=True, capture_output=True, text=True, cwd=ROOT
+        f"{sys.executable} -m zoo list --json | true", shell=True, capture_output=True, text=True, cwd=ROOT
     )
     assert done.stderr == ""
 

@@ -149,7 +149,7 @@ def test_kill_and_resume_through_the_cli(pictures: Path, tmp_path: Path) -> None
     settings = "model: utnet-n\nbatch: 2\npatch: 64\nsteps: 100000\nprecision: fp32\ncheckpoint_every: 0.5\n"
     (tmp_path / "c.yaml").write_text(settings)
     command = [
-        sys.executable, "-m", "zoo.cli", "train", "--config", str(tmp_path / "c.yaml"), "--data", str(pictures),
+        sys.executable, "-m", "zoo", "train", "--config", str(tmp_path / "c.yaml"), "--data", str(pictures),
         "--output-dir", str(tmp_path / "run"), "--threads", "1",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
