@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import math
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from quantize.calibrate import calibrate
 from quantize.model import QuantizedModel
-from quantize.qat import CALIBRATION_BATCHES
+from quantize.qat import CALIBRATION_BATCHES, calibration_facts
 from quantize.recipe import prepare
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawSynthesizer
@@ -53,11 +52,7 @@ def post_training_halves(
     for half in HALVES:
         prepared = prepare(model.get_submodule(half), inputs[half][0].shape[1])
         extremes = calibrate(prepared, inputs[half])
-        facts = {
-            "calibration": {"raws": len(raws) * config.batch, "patch": config.patch, "data_sha256": pool.digest},
-            "largest_activation": round(max(extremes.values()), 4),
-            "versions": {package: version(package) for package in ("torch", "torchao", "executorch")},
-        }
+        facts = calibration_facts(extremes, pool, config)
         result[half] = QuantizedModel(name, "ptq", prepared, facts, half)
     return result
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +42,18 @@ def post_training(name: str, model: nn.Module, pool: ImagePool, config: TrainCon
     check_int8(name)
     prepared = prepare(model)
     extremes = calibrate(prepared, _calibration_inputs(contract_of(model, name), pool, config))
-    facts = {
+    facts = calibration_facts(extremes, pool, config)
+    return QuantizedModel(name, "ptq", prepared, facts)
+
+
+def calibration_facts(extremes: dict[str, float], pool: ImagePool, config: TrainConfig) -> dict[str, Any]:
+    """What a :class:`QuantizedModel` records of its calibration; ``extremes`` is what :func:`calibrate` returns."""
+    return {
         "calibration": {"raws": CALIBRATION_BATCHES * config.batch, "patch": config.patch, "data_sha256": pool.digest},
         # For fp16: everything the network computes stays this far below 65504.
         "largest_activation": round(max(extremes.values()), 4),
         "versions": {package: version(package) for package in ("torch", "torchao", "executorch")},
     }
-    return QuantizedModel(name, "ptq", prepared, facts)
 
 
 def finetune(
