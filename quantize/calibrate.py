@@ -53,20 +53,21 @@ def calibrate(prepared: nn.Module, inputs: Iterable[Tensor]) -> dict[str, float]
         module.disable_observer()
         module.disable_fake_quant()
     weights = fake_quantizers(prepared, PerChannelFakeQuantize).values()
-    for module in weights:
-        module.disable_fake_quant()
+    for quantizer in weights:
+        quantizer.disable_fake_quant()
     for x in inputs:
         y = prepared(x)
         if len(kept) < _SEARCH_BATCHES:
             kept.append((x, y))
     for hook in hooks:
         hook.remove()
-    for module in (*activations.values(), *weights):
-        module.enable_fake_quant()
-    for name, module in activations.items():
-        _set_range(module, *_best_range(torch.cat(values[name]), *extremes[name]))
-    for module in reversed(activations.values()):
-        _search_by_output(prepared, module, kept)
+    every: list[FakeQuantize] = [*activations.values(), *weights]
+    for quantizer in every:
+        quantizer.enable_fake_quant()
+    for name, activation in activations.items():
+        activation.set_range(*_best_range(torch.cat(values[name]), *extremes[name]))
+    for activation in reversed(activations.values()):
+        _search_by_output(prepared, activation, kept)
     return {name: max(-low, high) for name, (low, high) in extremes.items()}
 
 
@@ -88,26 +89,14 @@ def _best_range(values: Tensor, low: float, high: float) -> tuple[float, float]:
     return low, high
 
 
-def _search_by_output(prepared: nn.Module, module: FakeQuantize, kept: list[tuple[Tensor, Tensor]]) -> None:
+def _search_by_output(prepared: nn.Module, module: ActivationFakeQuantize, kept: list[tuple[Tensor, Tensor]]) -> None:
     scale, zero = float(module.scale), int(module.zero_point)
     low, high = (-128 - zero) * scale, (127 - zero) * scale
     candidates = [(low * a, high * b) for a in (1.0, 0.8, 0.6, 0.4, 0.25) for b in (1.0, 1.2, 0.8, 0.6)]
 
     def error(bounds: tuple[float, float]) -> float:
-        _set_range(module, *bounds)
+        module.set_range(*bounds)
         return sum(float((prepared(x) - y).square().mean()) for x, y in kept)
 
     # A range that starts at zero (after a ReLU) has nothing to gain from its lower end.
-    _set_range(module, *min(candidates[: 4 if low == 0 else None], key=error))
-
-
-def _set_range(module: FakeQuantize, low: float, high: float) -> None:
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = max((high - low) / 255, 2**-16)
-    zero = int(min(127, max(-128, round(-128 - low / scale))))
-    module.scale.resize_(1).fill_(scale)
-    module.zero_point.resize_(1).fill_(zero)
-    # convert_pt2e asks the observer, not the module: give it the range that leads to the same numbers.
-    observer = module.activation_post_process
-    observer.min_val.resize_(()).fill_((-128 - zero) * scale)
-    observer.max_val.resize_(()).fill_((127 - zero) * scale)
+    module.set_range(*min(candidates[: 4 if low == 0 else None], key=error))
