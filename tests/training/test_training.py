@@ -202,6 +202,28 @@ def test_configuration_reads_exponents(tmp_path: Path) -> None:
     assert (read.lr, read.steps, read.noise.clean, read.noise.read_floor) == (1e-3, 5, 0.5, (1e-7, 2e-7))
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_freed_memory_is_not_faulted_in_again() -> None:
+    """In a process of its own: the setting lasts."""
+    code = """
+import resource, torch
+from zoo.training.allocator import keep_freed_memory
+torch.set_num_threads(1)
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.zeros(40_000_000, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+first = faults()
+assert keep_freed_memory()
+faults()
+print(first, faults())
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert int(out[0]) > 10_000 and int(out[1]) < 0.01 * int(out[0])
+
+
 def test_durations() -> None:
     assert [parse_duration(t) for t in ("90", "90s", "9m", "1.5h")] == [90, 90, 540, 5400]
     with pytest.raises(ZooError, match="write 90s, 9m"):

@@ -131,6 +131,11 @@ def test_distortion_is_of_what_is_shown(pool: ImagePool, tmp_path: Path) -> None
     assert (distortion(shown + 0.1, batch, clamp=True) > 1e-4).all()
 
 
+def test_compiled_distortion_is_the_same(pool: ImagePool, tmp_path: Path) -> None:
+    plain, compiled = start(pool, tmp_path / "a"), start(pool, tmp_path / "b", compile=True)
+    assert probe(compiled) == pytest.approx(probe(plain), rel=1e-4)
+
+
 def test_teachers_and_xtrans_are_refused(pool: ImagePool, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="takes no teacher"):
         start(pool, tmp_path, teacher="utnet-m")

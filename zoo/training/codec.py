@@ -44,6 +44,7 @@ class CodecTrainer(Trainer):
         self._table: Tensor | None = None
         self._table_step = 0
         self._last_won = torch.zeros(model.priors.priors, dtype=torch.int64)
+        self._distortion = torch.compile(distortion) if config.compile else distortion
         super().__init__(model, config, pool, folder)
         self._last_won = self._last_won.to(self.device)
 
@@ -65,7 +66,7 @@ class CodecTrainer(Trainer):
         quality = torch.rand(size, generator=self.generator, device=self.device)
         decoded, bits = self._code(batch, quality, training=True)
         weight = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** quality
-        error = 255**2 * distortion(decoded, batch, clamp=False)
+        error = 255**2 * self._distortion(decoded, batch, clamp=False)
         pixels = batch.target.shape[2] * batch.target.shape[3]
         rate = bits / pixels
         # Divided by what is to be expected at this quality, else the best qualities take over the gradient.
