@@ -6,10 +6,13 @@ from torch import nn
 
 from zoo.errors import ZooError
 from zoo.inference.denoise import denoise
+from zoo.models import contract as bayer
 from zoo.models.analysis import decoder_reach, encoder_reach
 from zoo.models.balle import GDN, BalleDecoder, BalleEncoder
 from zoo.models.bayer_codec import BayerCodec
 from zoo.models.compressor import ANCHORS, Compressor
+from zoo.models.contracts.bayer_codec import CONTRACT as DISPLAY
+from zoo.models.denoise_compress import Denoised, DenoiseThenCompress
 from zoo.models.priors import ManyPriors, cheapest, cost_table, index_bits, position_costs
 from zoo.models.registry import check_compressor, check_int8, create_model, derive_spec, get_spec, list_models
 
@@ -20,6 +23,7 @@ PUBLISHED = {
     "balle-bayer-tc": (8_162_883, 23.7, 83.7),
     "balle-bayer-preupsample": (7_241_091, 94.9, 93.7),
 }
+DENOISER_FIRST = ("denoise-then-compress", "denoise-then-compress-e2e")
 BUDGET = {"bayer-codec-s": (1.0, 3.0), "bayer-codec-m": (2.0, 6.0)}  # most GMAC per megapixel of either half
 
 
@@ -31,6 +35,34 @@ def test_references_have_the_published_size_and_cost(name: str) -> None:
     assert spec.codec.encoder_gmac_per_mp == pytest.approx(encoder, rel=2e-3)
     assert spec.codec.decoder_gmac_per_mp == pytest.approx(decoder, rel=2e-3)
     assert not spec.int8
+
+
+@pytest.mark.parametrize("name", DENOISER_FIRST)
+def test_denoise_then_compress_costs_what_its_parts_cost(name: str) -> None:
+    spec, rgb, denoiser = get_spec(name), get_spec("balle-rgb"), get_spec("utnet-m")
+    assert spec.codec is not None and rgb.codec is not None
+    assert spec.params == rgb.params + denoiser.params
+    # The linear demosaic, which both count, is once in it.
+    assert spec.codec.encoder_gmac_per_mp == pytest.approx(
+        rgb.codec.encoder_gmac_per_mp + denoiser.gmac_per_mp, rel=1e-6
+    )
+    model = create_model(name)
+    assert isinstance(model, DenoiseThenCompress)
+    assert all(p.requires_grad is not model.frozen for p in model.denoiser.parameters())
+    assert all(p.requires_grad for p in model.decoder.parameters())
+
+
+def test_what_is_compressed_is_the_denoisers_picture() -> None:
+    """The layer in the encoder makes what the denoiser's own contract makes."""
+    torch.manual_seed(0)
+    network = create_model("utnet-n")
+    planes, shot, read = torch.rand(2, 4, 16, 16), torch.rand(2, 1).expand(2, 3) * 0.01, torch.full((2, 3), 1e-4)
+    x = bayer.encode(planes, shot, read)
+    with torch.no_grad():
+        want = bayer.decode(x, network(x), shot, read)
+        got = DISPLAY.picture(Denoised(network)(x))
+    inner = (..., slice(4, -4), slice(4, -4))  # the layer pads its demosaic with zeros
+    assert torch.allclose(got[inner], want[inner], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(BUDGET))
@@ -162,7 +194,7 @@ def test_index_bits_are_the_entropy_of_the_map() -> None:
 
 def test_compressors_are_kept_from_where_a_denoiser_is_needed() -> None:
     names = [n for n in list_models() if get_spec(n).codec]
-    assert names == sorted([*PUBLISHED, *BUDGET])
+    assert names == sorted([*PUBLISHED, *DENOISER_FIRST, *BUDGET])
     for name in names:
         with pytest.raises(
             ZooError, match=f"{name} is a compressor and does not denoise by itself; use `zoo compress`"

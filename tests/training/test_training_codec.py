@@ -15,11 +15,14 @@ from zoo.data.scene import linear_scene, synthetic_raw
 from zoo.errors import ZooError
 from zoo.inference.codec import open_codec
 from zoo.models.bayer_codec import BayerCodec
+from zoo.models.denoise_compress import DenoiseThenCompress
 from zoo.models.priors import cost_table, position_costs
+from zoo.models.registry import create_model
 from zoo.raw import srgb_encode
 from zoo.training.codec import _IDLE, CodecTrainer, distortion
 from zoo.training.config import TrainConfig
-from zoo.training.trainer import make_trainer
+from zoo.training.trainer import CHECKPOINT, make_trainer, read_checkpoint
+from zoo.training.transfer import averaged
 from zoo.weights.publish import publish
 
 
@@ -129,6 +132,22 @@ def test_distortion_is_of_what_is_shown(pool: ImagePool, tmp_path: Path) -> None
     assert distortion(shown, batch, clamp=True).max() < 1e-8
     assert distortion(shown, batch, clamp=False).max() < 1e-8
     assert (distortion(shown + 0.1, batch, clamp=True) > 1e-4).all()
+
+
+def test_a_frozen_denoiser_starts_from_its_weights_keeps_them_and_is_shipped(pool: ImagePool, tmp_path: Path) -> None:
+    values = {"model": "denoise-then-compress", "steps": 2, "batch": 1, "patch": 64, "precision": "fp32", "warmup": 0}
+    with pytest.raises(ZooError, match="name them in 'init'"):
+        make_trainer(DenoiseThenCompress(frozen=True), TrainConfig(**values), pool, tmp_path)  # type: ignore[arg-type]
+    config = TrainConfig(**values, init="utnet-m")  # type: ignore[arg-type]
+    model = DenoiseThenCompress(frozen=True)
+    trainer = make_trainer(model, config, pool, tmp_path)
+    before = model.decoder[0].layers[0].weight.clone()
+    trainer.run()
+    assert not torch.equal(model.decoder[0].layers[0].weight, before)
+    shipped = averaged(read_checkpoint(tmp_path / CHECKPOINT)[0])
+    assert shipped.keys() == model.state_dict().keys()
+    for key, value in create_model("utnet-m", pretrained=True).state_dict().items():
+        assert torch.equal(shipped[f"encoder.0.network.{key}"], value)
 
 
 def test_compiled_distortion_is_the_same(pool: ImagePool, tmp_path: Path) -> None:

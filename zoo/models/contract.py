@@ -39,7 +39,7 @@ BASELINE_HALO = 1  # packed pixels that the linear demosaic reads beyond its own
 
 # The signal level at which the noise planes state sigma: middle grey.
 _REFERENCE_LEVEL = 0.18
-_MIN_RANGE = 0.03  # working range without noise; 99.9 % of corrections then lie within three of it
+MIN_RANGE = 0.03  # working range without noise; 99.9 % of corrections then lie within three of it
 _DETAIL_SCALE, _DETAIL_LIMIT = 4.0, 1.5
 
 
@@ -88,7 +88,7 @@ def expand(correction: Tensor, shot: Tensor, read: Tensor) -> Tensor:
 
 def working_range(shot: Tensor, read: Tensor) -> Tensor:
     """The unit of the network's output and of its detail planes, in the VST domain: ``[N, 1, 1, 1]``."""
-    return (_MIN_RANGE + _sigma(shot, read)[:, 1]).view(-1, 1, 1, 1)
+    return (MIN_RANGE + _sigma(shot, read)[:, 1]).view(-1, 1, 1, 1)
 
 
 def _sigma(shot: Tensor, read: Tensor) -> Tensor:

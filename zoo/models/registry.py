@@ -240,6 +240,7 @@ def _entry_points() -> dict[str, Callable[[], nn.Module]]:
         balle,
         bayer_codec,
         demosaic_cnn,
+        denoise_compress,
         pmrid,
         utnet,
         utnet2,

@@ -17,7 +17,7 @@ def load_initial(model: nn.Module, source: str) -> None:
     """Put weights into a model.
 
     Args:
-        model: of the architecture that the weights are of.
+        model: of the architecture that the weights are of, or one whose ``denoiser`` is: it alone gets them then.
         source: a registered model's name for its shipped weights, a safetensors file of weights, or a checkpoint of
             ``zoo train``, whose averaged weights are taken.
 
@@ -28,6 +28,9 @@ def load_initial(model: nn.Module, source: str) -> None:
 
     registered = source in list_models()
     tensors = _read(weights.verified(source) if registered else Path(source))
+    denoiser = getattr(model, "denoiser", None)
+    if isinstance(denoiser, nn.Module) and tensors.keys() == denoiser.state_dict().keys():
+        model = denoiser
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -45,8 +48,13 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise ZooError(f"{file}: no such weights; give a safetensors file or a model of `zoo list`") from error
     except (SafetensorError, OSError) as error:
         raise ZooError(f"{file}: is no readable safetensors file") from error
-    average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
-    return average or tensors
+    return averaged(tensors) or tensors
+
+
+def averaged(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that a checkpoint of ``zoo train`` ships: the averages, and what was not trained as it is."""
+    part = lambda prefix: {k.removeprefix(prefix): v for k, v in checkpoint.items() if k.startswith(prefix)}  # noqa: E731
+    return part("model.") | part("average.")
 
 
 class Teacher:

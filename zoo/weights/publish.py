@@ -56,11 +56,12 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     from zoo.codec.learned import save_tables
     from zoo.models.registry import get_spec
     from zoo.training.trainer import CHECKPOINT, read_checkpoint
+    from zoo.training.transfer import averaged
 
     tensors, meta = read_checkpoint(run / CHECKPOINT)
     name = meta["config"]["model"]
     codec = get_spec(name).codec
-    average = {k.removeprefix("average."): v.contiguous() for k, v in tensors.items() if k.startswith("average.")}
+    average = {k: v.contiguous() for k, v in averaged(tensors).items()}
     # Before anything is written: it is what may fail.
     made = None if codec is None else _make_tables(name, average, meta, data)
     file = folder / f"{name}.safetensors"
