@@ -13,7 +13,7 @@ from zoo.evaluation import bed
 from zoo.evaluation.rate_board import ANCHORS, read_board
 from zoo.evaluation.rate_plot import plot_rates
 from zoo.evaluation.rate_records import Curve, RateRecord
-from zoo.evaluation.render import TABLES
+from zoo.report.tables import render
 
 MENON, BEST = ANCHORS
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
@@ -133,7 +133,7 @@ def test_table_has_a_column_per_level(tmp_path):
         write(folder, BEST, level=level)
     write(folder, "ours", rate=0.75, level="clean")
     write(folder, "ours", quality=20, level="iso12800")
-    lines = TABLES["rate_distortion"](tmp_path).splitlines()
+    lines = render("rate_distortion", tmp_path).splitlines()
     assert lines[0] == f"| BD-rate against {MENON} / {BEST} | clean | iso800 | iso3200 | iso12800 |"
     assert lines[2] == f"| {MENON} | - / +100 % | - | - | - / +100 % |"
     assert lines[4].startswith("| ours | -62 % / -25 % | - | - | +") and lines[4].endswith(r" dB\* / +20.0 dB\* |")
@@ -141,12 +141,12 @@ def test_table_has_a_column_per_level(tmp_path):
 
 
 def test_table_without_evidence_is_a_row_of_dashes(tmp_path):
-    assert TABLES["rate_distortion"](tmp_path).splitlines()[2:] == ["| - | - | - | - | - |"]
+    assert render("rate_distortion", tmp_path).splitlines()[2:] == ["| - | - | - | - | - |"]
 
 
 def test_table_without_anchors_is_dashes(tmp_path):
     write(tmp_path / "rate-distortion", "ours")
-    assert TABLES["rate_distortion"](tmp_path).splitlines()[2] == "| ours | - | - | - | - |"
+    assert render("rate_distortion", tmp_path).splitlines()[2] == "| ours | - | - | - | - |"
 
 
 @pytest.mark.parametrize(("levels", "panels"), [(("clean",), 1), (("clean", "iso800", "iso3200"), 3)])

@@ -91,17 +91,19 @@ def write_sheet(
         ZooError: a raw that cannot be read or is no Bayer mosaic, a method that fails on it, too many crops for a small
             sheet, or a file that cannot be written.
     """
-    raws = [_read(crop.path) for crop in crops]  # all of them before the first is worked on, which may take minutes
+    raws = [
+        read_bayer(crop.path) for crop in crops
+    ]  # all of them before the first is worked on, which may take minutes
     rows: list[tuple[str, list[Picture]]] = []
     for raw, crop in zip(raws, crops, strict=True):
         pictures = []
         for method in methods.values():
-            pictures.append(_develop(method, raw, crop))
+            pictures.append(develop_crop(method, raw, crop))
             if tick is not None:
                 tick()
-        rows.append((_title(raw), pictures))
+        rows.append((title(raw), pictures))
     for side in SIDES:
-        sheet = _sheet([(title, [_middle(p, side) for p in pictures]) for title, pictures in rows], list(methods))
+        sheet = _sheet([(name, [_middle(p, side) for p in pictures]) for name, pictures in rows], list(methods))
         if len(sheet) <= LARGEST:
             break
     else:
@@ -114,11 +116,15 @@ def write_sheet(
     return side
 
 
-def _develop(method: Method, raw: RawImage, crop: Crop) -> Picture:
-    """The largest crop, uint8 ``[h, w, 3]`` sRGB; smaller where the raw is."""
+def develop_crop(method: Method, raw: RawImage, crop: Crop, side: int = SIDES[0]) -> Picture:
+    """A crop of ``side`` pixels, uint8 ``[h, w, 3]`` sRGB, exposed by what the raw shows there; smaller where the raw is.
+
+    Raises:
+        ZooError: the method fails on it.
+    """
     height, width = raw.mosaic.shape
     y, x = crop.centre or (height // 2, width // 2)
-    tops = [_window(c, side) for c, side in ((y, height), (x, width))]
+    tops = [_window(c, size, side) for c, size in ((y, height), (x, width))]
     (y0, y1), (x0, x1) = tops
     # The context begins at an even pixel, so that it has the phase of the whole.
     cy, cx = (max(0, start - _CONTEXT) for start in (y0, x0))
@@ -138,9 +144,9 @@ def _exposure(mosaic: Array) -> float:
     return min(max(math.log2(_BRIGHT / max(bright, 1e-6)), 0.0), _MOST_GAIN)
 
 
-def _window(centre: int, size: int) -> tuple[int, int]:
-    """From where to where the largest crop goes along a side: inside, beginning at an even pixel."""
-    side = min(SIDES[0], size // 2 * 2)
+def _window(centre: int, size: int, side: int) -> tuple[int, int]:
+    """From where to where a crop goes along a side: inside, beginning at an even pixel."""
+    side = min(side, size // 2 * 2)
     start = min(max(centre - side // 2, 0), size - side) // 2 * 2
     return start, start + side
 
@@ -180,14 +186,20 @@ def _fit(draw: object, text: str, width: int) -> str:
     return text
 
 
-def _read(path: Path) -> RawImage:
+def read_bayer(path: Path) -> RawImage:
+    """A raw that Bayer methods can take.
+
+    Raises:
+        ZooError: it cannot be read, or is X-Trans.
+    """
     raw = read_raw(path)
     if raw.cfa == XTRANS:
         raise ZooError(f"{path}: X-Trans, which Bayer methods cannot take; take it out of the folder")
     return raw
 
 
-def _title(raw: RawImage) -> str:
+def title(raw: RawImage) -> str:
+    """File, ISO and noise of a raw, in one line."""
     iso = "ISO unknown" if raw.iso is None else f"ISO {raw.iso:g}"
     return f"{Path(raw.path).name}, {iso}, noise {raw.noise.source}: S {raw.noise.shot[1]:.1e}"
 

@@ -1,0 +1,112 @@
+"""Model cards: one Markdown file per model that ships weights, from its evidence and its weights' card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zoo import weights
+from zoo.evaluation.leaderboard import LEVELS
+from zoo.models.registry import DEFAULT_MODEL, get_spec
+from zoo.report.choose import LEVEL, Shelf
+from zoo.report.document import Row, Section, Table, Text
+from zoo.report.file_sections import delegation, headroom
+from zoo.report.markdown import document
+from zoo.report.quality_tables import INT8, number, quantization
+from zoo.report.records import by_machine, of_kind
+from zoo.report.tables import parity
+
+_NOTE = "<!-- made by `zoo report --update` from evidence/ and zoo/weights/; do not edit -->"
+
+
+def card(shelf: Shelf, name: str) -> str:
+    """The card of a model that ships weights, as Markdown."""
+    spec, facts = get_spec(name), weights.card(name)
+    assert facts is not None
+    lead = (
+        f"{_NOTE}\n\n{facts['description']} {spec.params:,} parameters, {spec.gmac_per_mp:.1f} GMAC per sensor megapixel, "
+        f"contract `{spec.contract}`, halo {spec.halo} packed pixels. Licence of code and weights: {facts['licence']}."
+    )
+    sections = [
+        Section("Quality", [Text(_QUALITY), *_quality(shelf, name)]),
+        Section("Files", [_files(shelf, name), delegation(shelf.records, name), headroom(shelf.records, name)]),
+        Section("Time", [Text(_TIME), *_times(shelf, name)]),
+        Section("Training", [_training(facts)]),
+        Section("Limits", [Text(_LIMITS)]),
+        Section("Run it", [Text(_commands(name))]),
+    ]
+    return document(name, lead, sections)
+
+
+_QUALITY = (
+    "PSNR of developed sRGB in dB, on the pictures that all methods of the leaderboard share (Kodak and McMaster, which were not "
+    'trained on), mosaicked with noise at four levels; `docs/architecture.md`, "The bed".'
+)
+_TIME = (
+    "Of the network alone, per sensor megapixel of the whole tile. These are computers, not phones, unless named so."
+)
+_LIMITS = (
+    "Trained on synthetic mosaics of sRGB pictures with Poisson-Gaussian noise: patterns of real sensors that this lacks "
+    "(banding, hot pixels in numbers, quad Bayer) are outside what it knows. It needs the noise levels S and O; wrong ones "
+    "smooth too much or too little. Losses against float and worst pictures stand above; no phone's NPU or GPU is among "
+    "the records unless a table names it."
+)
+
+
+def _commands(name: str) -> str:
+    run = f"zoo denoise IMG_0001.dng{'' if name == DEFAULT_MODEL else f' --model {name}'} -o out.tif"
+    return f"```sh\n{run}\nzoo export {name} --target litert\nzoo evaluate {name} --data PICTURES --noise clean,{LEVEL}\n```"
+
+
+def _quality(shelf: Shelf, name: str) -> Iterator[Table]:
+    rows = []
+    for label, (target, precision) in {"float": ("torch", "fp32"), **INT8}.items():
+        score = shelf.score(name, target, precision)
+        if score is not None and score.basis == "measured":
+            cells = [label, *(number(score.psnr.get(level), ".2f") for level in LEVELS), number(score.noisy, ".2f")]
+            rows.append(Row(cells, score.sources))
+    yield Table(["precision", *LEVELS, "noisy mean"], rows)
+    lost = quantization(shelf.evidence)
+    yield Table(lost.head[1:], [Row(r.cells[1:], r.sources) for r in lost.rows if r.cells[0] == name], lost.notes)
+
+
+def _files(shelf: Shelf, name: str) -> Table:
+    rows = []
+    for r in of_kind(shelf.records, "artifact"):
+        if r["model"] == name:
+            digests = (f"`{r['sha256'][:12]}`", f"`{str(r['weights_sha256'])[:12]}`")
+            rows.append(Row([f"`{r['path']}`", f"{r['size_bytes'] / 1000:.0f}", parity(r), *digests], [r.source]))
+    return Table(["file", "kB", "worst tile", "sha256", "weights"], rows)
+
+
+def _times(shelf: Shelf, name: str) -> list[Table]:
+    head = ["runtime", "precision", "threads", "ms per tile: median (p10-p90)", "ms/MP", "over fp32"]
+    found = [r for kind in ("latency", "phone") for r in of_kind(shelf.records, kind) if r.get("model") == name]
+    tables = []
+    for machine, records in by_machine(found).items():
+        rows = []
+        for r in sorted(records, key=lambda r: (r["threads"], r["target"], r["precision"], r.source)):
+            ratio = r.get("speedup_over_fp32")
+            cells = [r["target"], r["precision"], str(r["threads"])]
+            cells += [
+                f"{r['ms']['median']:.2f} ({r['ms']['p10']:.2f}-{r['ms']['p90']:.2f})",
+                f"{r['ms_per_megapixel']:.1f}",
+            ]
+            rows.append(Row([*cells, "-" if ratio is None else f"{ratio:.2f}x"], [r.source]))
+        tables.append(Table(head, rows, title=machine))
+    return tables or [Table(head, [])]
+
+
+def _training(facts: dict) -> Table:
+    training, quantization = facts.get("training", {}), facts.get("quantization", {})
+    tuning = quantization.get("training", {})
+    rows = [
+        ("training pictures", f"{facts['data']['licences']}; sha256 of the list `{facts['data']['sha256'][:12]}`"),
+        ("steps, hours, device", _effort(training) + f", {training.get('device', 'device not recorded')}"),
+        ("int8", f"{quantization.get('recipe', '-')}, {_effort(tuning)}"),
+        *((f"`{file}`", f"sha256 `{digest}`") for file, digest in sorted(facts["sha256"].items())),
+    ]
+    return Table(["what", "weights' card"], [Row(row) for row in rows])
+
+
+def _effort(stage: dict) -> str:
+    return f"{stage['steps']:,} steps, {stage['hours']:g} h" if {"steps", "hours"} <= set(stage) else "not recorded"
