@@ -5,13 +5,19 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 TARGETS := coreml executorch litert
 
-.PHONY: export test train bench lint setup clean
+.PHONY: export test test-arm train bench lint setup clean
 
 export: $(VENV)/.installed
 	$(BIN)/zoo export $(foreach target,$(TARGETS),--target $(target)) --output-dir artifacts
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --data=$(DATA)
+
+# The int8 files on emulated Cortex-A53 and A76: bits, instruction counts, no growth. As root it installs qemu-user and a cross
+# compiler (apt); otherwise it says what to install. Runtimes and runners go to build/arm.
+test-arm: $(VENV)/.installed
+	$(BIN)/python -m tools.arm.provision
+	$(BIN)/python -m pytest -m arm tests/arm tests/phone
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -21,10 +27,12 @@ lint: $(VENV)/.installed
 train: $(VENV)/.installed
 	$(BIN)/zoo train --config configs/utnet-m.yaml --output-dir runs/utnet-m --data $(DATA)/train_rgb
 
-# Latency on this machine: every model and target, int8 against fp32 and against a large convolution, one thread.
+# Latency on this machine: every compact model, target, precision and thread count, against fp32 and a large convolution; then
+# the flagship operator by operator. A second run of `make bench` only exports again what was made from other weights.
+BENCH := --target executorch --target litert --target onnx
 bench: $(VENV)/.installed
-	for name in utnet-n utnet-s utnet-m; do \
-	  $(BIN)/zoo benchmark $$name --target executorch --target litert --threads 1,2 --record evidence/latency || exit 1; done
+	$(BIN)/zoo benchmark utnet-n utnet-s utnet-m $(BENCH) --precision int8,fp16,fp32 --threads 1,2 --record evidence/latency
+	$(BIN)/zoo benchmark utnet-m $(BENCH) --precision int8,fp32 --profile --num-runs 50 --record evidence/profile
 
 setup: $(VENV)/.installed
 
