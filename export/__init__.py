@@ -20,7 +20,7 @@ from zoo.errors import ZooError
 from zoo.models.contracts import get_contract
 from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_int8, create_model, get_spec, halves, nearest
 
-TARGETS = ("coreml", "executorch", "litert")
+TARGETS = ("coreml", "executorch", "litert", "onnx")
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_TILE: int | None = None  # the model's own, see default_tile
 LEAST_DEFAULT_TILE = 256
@@ -29,6 +29,7 @@ _PACKAGES = {
     "coreml": ("coremltools",),
     "executorch": ("executorch",),
     "litert": ("litert-torch", "ai-edge-litert"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
 }
 
 
@@ -125,7 +126,7 @@ def export(
 
     Args:
         name: registered model.
-        target: ``coreml``, ``executorch`` or ``litert``.
+        target: one of :data:`TARGETS`.
         precision: ``fp32``, ``fp16`` or ``int8`` (from the QAT weights).
         tile: side of the packed input, a multiple of the model's tile multiple; None for :func:`default_tile`.
         output_dir: made if missing; its ``manifest.json`` is brought up to date.
@@ -208,7 +209,6 @@ def load_source(name: str, precision: str, half: str = "") -> tuple[Any, str]:
 
 def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, half: str = "") -> dict[str, str]:
     """The contract in words, as it is embedded in every artefact's own metadata."""
-    versions = {package: version(package) for package in ("torch", *_PACKAGES[target])}
     own: dict[str, str] = {}
     if spec.codec is not None:
         own = {"half": half, "latents": str(spec.codec.latents), "stride": str(spec.codec.stride)}
@@ -225,9 +225,14 @@ def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, 
         "edge": "mirror the mosaic (reflect without repeating the edge) by at least the halo",
         "licence": spec.licence,
         "weights_sha256": weights_sha256,
-        "versions": json.dumps(versions, sort_keys=True),
+        "versions": json.dumps(versions(target), sort_keys=True),
         **own,
     }
+
+
+def versions(target: str) -> dict[str, str]:
+    """Versions of what writes and runs a target's files here."""
+    return {package: version(package) for package in ("torch", *_PACKAGES[target])}
 
 
 def digest_of(path: Path) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from export import load_source, target_module
+from export import digest_of, load_source, target_module, versions
 from export.target import Runner, contract_in
 from export.verify import encode_centre
 from zoo.errors import ZooError
@@ -27,6 +29,8 @@ from zoo.models.contracts import Contract
 
 # 128 channels: the widest plain 3x3 stack still gains nothing at 256 (974 against 989 GOPS, one thread).
 _PEAK_WIDTH, _PEAK_LAYERS, _PEAK_TILE = 128, 4, 64
+_PEAK_MACS = _PEAK_LAYERS * 9 * _PEAK_WIDTH**2 + (IN_CHANNELS + OUT_CHANNELS) * _PEAK_WIDTH  # per pixel
+_PEAK_GOP = 2 * _PEAK_MACS * _PEAK_TILE**2 / 1e9
 
 
 def benchmark(
@@ -37,15 +41,16 @@ def benchmark(
     Runs take turns, so that a busy machine slows all of them alike; compare ratios, not milliseconds of different runs.
 
     Args:
-        path: an artefact of ``zoo export`` for executorch or litert (Core ML needs macOS).
+        path: an artefact of ``zoo export`` (Core ML needs macOS).
         threads: CPU threads of the runtime.
         warmup_runs: runs before the clock starts.
         num_runs: timed runs of each.
-        compare: also time the fp32 twin of an int8 artefact and the peak convolution in int8 and fp32.
+        compare: also time the fp32 twin of an int8 or fp16 artefact, and the peak convolution in fp32 and, of int8, in int8.
 
     Returns:
         ``ms`` (median, p10, p90, min), ``ms_per_megapixel`` (of sensor pixels in the whole tile, halo included),
-        ``peak_rss_mb``; with ``compare`` on int8: ``speedup_over_fp32``, ``gops`` and ``share_of_int8_peak``.
+        ``peak_rss_mb``, ``sha256`` of the artefact, ``versions`` and ``machine`` (:func:`host`); with ``compare``: ``gops``,
+        ``share_of_fp32_peak`` or, of int8, ``share_of_int8_peak``, and ``speedup_over_fp32`` of all but fp32.
 
     Raises:
         ZooError: Core ML away from macOS, or not an artefact of this zoo.
@@ -57,8 +62,10 @@ def benchmark(
     target = target_of(path)
     module = target_module(target)
     metadata = module.read_metadata(path)
-    if target == "coreml" and sys.platform != "darwin":
-        raise ZooError(f"{path.name}: Core ML runs on macOS only; benchmark it there with the same command")
+    if target == "coreml":
+        from export.benchmark_coreml import measure, require_mac
+
+        require_mac(path)
     tile = int(metadata["tile"])
     report: dict[str, Any] = {
         "artifact": path.name,
@@ -69,49 +76,44 @@ def benchmark(
         "threads": threads,
         "warmup_runs": warmup_runs,
         "num_runs": num_runs,
-        "machine": {"processor": _processor(), "platform": platform.platform()},
+        "sha256": digest_of(path),
+        "weights_sha256": metadata.get("weights_sha256"),
+        "machine": host(),
+        "versions": versions(target),
         "peak_rss_mb": _fresh_process_rss(path, threads),
     }
-    int8 = metadata["precision"] == "int8"
-    with tempfile.TemporaryDirectory() as folder:
-        calls = {"own": _ready(module, path, threads)}
-        if compare and int8:
-            calls |= _rivals(module, metadata, threads, Path(folder))
-        times = _interleaved(calls, warmup_runs, num_runs)
+    if target == "coreml":
+        x = input_of(module.runner(path))
+        found = measure(path, x, metadata, warmup_runs=warmup_runs, num_runs=num_runs)
+        chosen = found["compute_units"]["ALL"]
+        return report | found | {key: chosen[key] for key in ("ms", "ms_per_megapixel")}
+    calls = {"own": _ready(module, path, threads)}
+    if compare:
+        calls |= {name: _ready(module, rival, threads) for name, rival in _rivals(target, metadata).items()}
+    times = _interleaved(calls, warmup_runs, num_runs)
     own = times["own"]
-    quantiles = statistics.quantiles(own, n=10) if len(own) > 1 else [own[0]] * 9
-    report["ms"] = {
-        k: round(v, 4)
-        for k, v in zip(
-            ("median", "p10", "p90", "min"), (statistics.median(own), quantiles[0], quantiles[8], min(own)), strict=True
-        )
-    }
-    megapixels = _megapixels(metadata)
+    report["ms"] = spread(own)
+    megapixels = megapixels_of(metadata)
     report["ms_per_megapixel"] = round(statistics.median(own) / megapixels, 3)
-    if compare and int8:
-        from zoo.models.registry import get_spec
-
+    if compare:
         # Ratios of minima: what the machine can do, least touched by what else runs on it.
         best = {name: min(t) for name, t in times.items()}
-        spec = get_spec(metadata["model"])
-        cost = spec.gmac_per_mp
-        if spec.codec is not None:
-            encoder = metadata["half"] == "encoder"
-            cost = spec.codec.encoder_gmac_per_mp if encoder else spec.codec.decoder_gmac_per_mp
-        gops = 2 * cost * megapixels / (best["own"] / 1e3)
-        peak_work = (
-            2 * (_PEAK_LAYERS * 9 * _PEAK_WIDTH**2 + (IN_CHANNELS + OUT_CHANNELS) * _PEAK_WIDTH) * _PEAK_TILE**2 / 1e9
-        )
-        peak = peak_work / (best["peak_int8"] / 1e3)
-        report |= {
-            "speedup_over_fp32": round(best["fp32"] / best["own"], 3),
-            "gops": round(gops, 1),
-            "peak_int8_gops": round(peak, 1),
-            "peak_fp32_gops": round(peak_work / (best["peak_fp32"] / 1e3), 1),
-            "share_of_int8_peak": round(gops / peak, 4),
-            "fp32_ms": round(best["fp32"], 4),
-        }
+        precision = "int8" if metadata["precision"] == "int8" else "fp32"
+        gops = 2 * _gmac_per_megapixel(metadata) * megapixels / (best["own"] / 1e3)
+        peaks = {name.removeprefix("peak_"): _PEAK_GOP / (ms / 1e3) for name, ms in best.items() if "peak" in name}
+        report |= {"gops": round(gops, 1), f"share_of_{precision}_peak": round(gops / peaks[precision], 4)}
+        report |= {f"peak_{name}_gops": round(peak, 1) for name, peak in peaks.items()}
+        if "fp32" in best:
+            report |= {"speedup_over_fp32": round(best["fp32"] / best["own"], 3), "fp32_ms": round(best["fp32"], 4)}
     return report
+
+
+def spread(times: Sequence[float]) -> dict[str, float]:
+    """``median``, ``p10``, ``p90`` and ``min`` of at least one time."""
+    # "inclusive" stays within what was measured; the other method put p10 below the minimum of three runs.
+    deciles = statistics.quantiles(times, n=10, method="inclusive") if len(times) > 1 else [times[0]] * 9
+    values = {"median": statistics.median(times), "p10": deciles[0], "p90": deciles[8], "min": min(times)}
+    return {name: round(value, 4) for name, value in values.items()}
 
 
 class PeakNet(nn.Module):
@@ -130,43 +132,75 @@ class PeakNet(nn.Module):
         return self.last(x)
 
 
-def _rivals(module: Any, metadata: dict[str, str], threads: int, folder: Path) -> dict[str, Callable[[], None]]:
-    """The fp32 twin and the peak convolution, written for the same target."""
+def _gmac_per_megapixel(metadata: dict[str, str]) -> float:
+    """Multiply-accumulates per sensor megapixel of what a file holds, in 1e9."""
+    from zoo.models.registry import get_spec
+
+    spec = get_spec(metadata["model"])
+    if spec.codec is None:
+        return spec.gmac_per_mp
+    return spec.codec.encoder_gmac_per_mp if metadata["half"] == "encoder" else spec.codec.decoder_gmac_per_mp
+
+
+def _rivals(target: str, metadata: dict[str, str]) -> dict[str, Path]:
+    """The fp32 twin and the peak convolutions, written for the same target; once per process."""
+    rivals = {"peak_fp32": _peak(target, "fp32")}
+    if metadata["precision"] == "int8":
+        rivals["peak_int8"] = _peak(target, "int8")
+    if metadata["precision"] != "fp32":
+        named = {key: metadata[key] for key in ("model", "contract", "half", "latents", "stride") if key in metadata}
+        rivals["fp32"] = _twin(target, int(metadata["tile"]), **named)
+    return rivals
+
+
+@cache
+def _workshop() -> tempfile.TemporaryDirectory:
+    """Holds what is written for comparison; goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="zoo-benchmark-")
+
+
+@cache
+def _twin(target: str, tile: int, **metadata: str) -> Path:
+    module = target_module(target)
+    half = metadata.get("half", "")
+    path = Path(_workshop().name) / f"twin-{metadata['model']}-{half}-{tile}.{module.SUFFIX}"
+    source, _ = load_source(metadata["model"], "fp32", half)
+    module.write(source, precision="fp32", tile=tile, metadata=metadata, path=path)
+    return path
+
+
+@cache
+def _peak(target: str, precision: str) -> Path:
     from quantize import QuantizedModel
     from quantize.calibrate import calibrate
     from quantize.recipe import prepare
 
-    tile = int(metadata["tile"])
-    twin = folder / f"twin.{module.SUFFIX}"
-    source, _ = load_source(metadata["model"], "fp32", metadata.get("half", ""))
-    named = {key: metadata[key] for key in ("contract", "half", "latents", "stride") if key in metadata}
-    module.write(source, precision="fp32", tile=tile, metadata=named, path=twin)
+    module = target_module(target)
+    path = Path(_workshop().name) / f"peak-{precision}.{module.SUFFIX}"
     torch.manual_seed(0)
-    peak = PeakNet().eval()
-    prepared = prepare(peak)
-    calibrate(prepared, [torch.from_numpy(_scene_tile(_PEAK_TILE))])
-    calls = {"fp32": _ready(module, twin, threads)}
-    for precision, net in (("fp32", peak), ("int8", QuantizedModel("peak", "ptq", prepared))):
-        path = folder / f"peak-{precision}.{module.SUFFIX}"
-        module.write(net, precision=precision, tile=_PEAK_TILE, metadata={}, path=path)
-        calls[f"peak_{precision}"] = _ready(module, path, threads)
-    return calls
+    net: Any = PeakNet().eval()
+    if precision == "int8":
+        prepared = prepare(net)
+        calibrate(prepared, [torch.from_numpy(_scene_tile(_PEAK_TILE))])
+        net = QuantizedModel("peak", "ptq", prepared)
+    module.write(net, precision=precision, tile=_PEAK_TILE, metadata={}, path=path)
+    return path
 
 
 def _ready(module: Any, path: Path, threads: int) -> Callable[[], None]:
     runner = module.runner(path, threads=threads)
-    runner(_input_of(runner))
+    runner(input_of(runner))
     return runner.invoke
 
 
-def _input_of(runner: Runner) -> np.ndarray:
+def input_of(runner: Runner) -> np.ndarray:
     """A scene; latents of a decoder are drawn, since its time does not depend on them."""
     if runner.half == "decoder":
         return np.random.default_rng(0).normal(size=(1, *runner.shapes[0])).astype(np.float32)
     return _scene_tile(runner.tile, runner.contract)
 
 
-def _megapixels(metadata: dict[str, str]) -> float:
+def megapixels_of(metadata: dict[str, str]) -> float:
     """Sensor pixels of a whole tile, halo included."""
     pitch = int(metadata["stride"]) if metadata.get("half") == "decoder" else 2
     return (int(metadata["tile"]) * pitch) ** 2 / 1e6
@@ -227,6 +261,22 @@ def _rss_of(path: Path, threads: int) -> float:
 def _memory_mb(field: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def host() -> dict[str, Any]:
+    """What a time on this machine depends on: ``processor``, ``platform``, ``cores`` that this process may use, ``governor`` of
+    their clock (None where the system does not say, as in most virtual machines) and ``load_average`` of 1, 5 and 15 minutes."""
+    governors = Path("/sys/devices/system/cpu").glob("cpu*/cpufreq/scaling_governor")
+    found = sorted({file.read_text().strip() for file in governors})
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    load = [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
+    return {
+        "processor": _processor(),
+        "platform": platform.platform(),
+        "cores": cores,
+        "governor": ", ".join(found) or None,
+        "load_average": load,
+    }
 
 
 def _processor() -> str:

@@ -11,7 +11,6 @@ Facts measured with executorch 1.4.1 that shape this file:
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import tempfile
@@ -21,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from export.target import (
     METADATA_KEY,
+    Half,
     Node,
     Runner,
     audit_report,
@@ -62,7 +61,7 @@ def write(net: Any, *, precision: str, tile: int, metadata: dict[str, str], path
     path = Path(path)
     check_request(net, precision, tile, path, SUFFIX)
     constants = {METADATA_KEY: json.dumps(stamp(metadata, TARGET, precision, tile))}
-    module = net.graph(fold=True) if precision == "int8" else _Half(net) if precision == "fp16" else net
+    module = net.graph(fold=True) if precision == "int8" else Half(net) if precision == "fp16" else net
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
@@ -81,17 +80,6 @@ def write(net: Any, *, precision: str, tile: int, metadata: dict[str, str], path
         )
     with staged(path) as temporary:
         temporary.write_bytes(program.buffer)
-
-
-class _Half(nn.Module):
-    """A network in half precision behind a float32 interface."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = copy.deepcopy(net).half()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x.half()).float()
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:

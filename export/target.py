@@ -16,6 +16,7 @@ at one end, see :func:`shapes_in`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -100,6 +101,17 @@ def audit_report(target: str, path: Path, nodes: Iterable[Node], delegates: int 
         "conv_int8": sum(n.conv and n.dtype == "int8" and n.delegated is not False for n in nodes),
         "float_ops": sorted({f"{n.op}:{n.dtype}" for n in nodes if n.is_float}),
     }
+
+
+class Half(nn.Module):
+    """A network in half precision behind a float32 interface."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(net).half()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x.half()).float()
 
 
 class Runner(ABC):

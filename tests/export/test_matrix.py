@@ -120,9 +120,12 @@ def test_export(name: str, target: str, precision: str, folder: Path) -> None:
     assert result.size_bytes < 1_000_000
     if precision == "int8":
         assert result.audit["conv_int8"] == result.audit["conv_total"] > 0
-        if target != "coreml":
+        if target in ("executorch", "litert"):
             assert result.parity["differing"] == 0
             assert result.parity["max_abs"] == 0
+        if target == "onnx":
+            assert result.parity["differing"] < 5e-3
+            assert result.parity["max_steps"] <= 4
     if precision == "fp16":
         assert 0 < result.parity["largest_activation"] < 65504 / 100
     metadata = target_module(target).read_metadata(result.path)

@@ -28,8 +28,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("inputs", nargs="+", type=Path, metavar="IN", help="raw files or folders of them")
     add("-o", "--output", required=True, type=Path, metavar="OUT", help="picture (.tiff .png .jpeg .dng) or folder")
-    add("--model", metavar="NAME", help="registered model, or an exported .pte or .tflite (default: utnet-m)")
-    add("--runtime", metavar="NAME", help="torch (default), integer, executorch or litert")
+    add("--model", metavar="NAME", help="registered model, or an exported .pte, .tflite or .onnx (default: utnet-m)")
+    add("--runtime", metavar="NAME", help="torch (default), integer, executorch, litert or onnx")
     add("--precision", metavar="P", help="fp32, fp16 or int8; default: what the runtime is best at")
     add("--format", metavar="F", help="tiff, png, jpeg or dng; default: by OUT's suffix, tiff in a folder")
     add("--linear", action="store_true", help="16-bit TIFF in linear light instead of developed")

@@ -45,7 +45,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add("--sets", default="all", metavar="S,...", help="kodak, mcmaster, ..., or names of subfolders (default: all)")
     add("--noise", metavar="L,...", help="noise levels of bayer: clean, iso800, iso3200, iso12800 (default: all four)")
     add(
-        "--target", metavar="NAME", help="runtime of the models: torch (default), integer, executorch, litert or coreml"
+        "--target",
+        metavar="NAME",
+        help="runtime of the models: torch (default), integer, executorch, litert, onnx or coreml",
     )
     add("--precision", metavar="P", help="fp32, fp16 or int8; default: what the runtime is best at")
     add("--tile", type=int, metavar="N", help="packed side of the tiles, where the runtime takes one")

@@ -10,17 +10,22 @@ from pathlib import Path
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "export",
-        help="write a model for Core ML, ExecuTorch or LiteRT and verify the file",
+        help="write a model for Core ML, ExecuTorch, LiteRT or ONNX and verify the file",
         description="Converts a model with its shipped weights, runs the file against its reference on mosaic tiles and "
         "keeps it only if every gate holds.",
     )
     parser.add_argument("name", nargs="?", help="model (default: the flagship)")
-    parser.add_argument("--target", action="append", required=True, help="coreml, executorch or litert; repeatable")
+    parser.add_argument(
+        "--target", action="append", required=True, help="coreml, executorch, litert, onnx or darktable; repeatable"
+    )
     parser.add_argument("--precision", default="int8", help="fp32, fp16 or int8 (default)")
     parser.add_argument(
         "--tile",
         type=int,
         help="side of the packed input, half the sensor's (default: 256, or what the model's halo needs)",
+    )
+    parser.add_argument(
+        "--noise", help="with darktable, which cannot tell the noise: clean, iso800, iso3200 (default), iso12800"
     )
     parser.add_argument("--record", type=Path, metavar="DIR", help="also write one JSON record each into this folder")
     parser.add_argument("--output-dir", type=Path, default=Path("artifacts"), help="default: artifacts")
@@ -38,6 +43,12 @@ def run(args: argparse.Namespace) -> None:
     from zoo.models.registry import DEFAULT_MODEL, halves
 
     console = Console(stderr=True)
+    if "darktable" in args.target:
+        with console.status(f"{args.name or DEFAULT_MODEL} -> darktable"):
+            _darktable(args, args.name or DEFAULT_MODEL)
+        args.target = [target for target in args.target if target != "darktable"]
+        if not args.target:
+            return
     results = []
     wanted = [(target, half) for target in dict.fromkeys(args.target) for half in halves(args.name or DEFAULT_MODEL)]
     for target, half in wanted:
@@ -75,6 +86,21 @@ def run(args: argparse.Namespace) -> None:
         )
     # Wide enough for one line each, also where the output is a file.
     Console(width=max(150, Console().width)).print(table)
+
+
+def _darktable(args: argparse.Namespace, name: str) -> None:
+    """A package for darktable, which is always fp32."""
+    from export.darktable import DEFAULT_NOISE, package
+
+    about = package(name, noise=args.noise or DEFAULT_NOISE, tile=args.tile, output_dir=args.output_dir)
+    if args.record:
+        write_record(args.record / f"{Path(about['path']).stem}-darktable.json", "package", about)
+    if args.json:
+        print(json.dumps(about))
+        return
+    worst = about["parity"]["worst_psnr_db"]
+    verdict = "equal to" if worst is None else f"{worst:.1f} dB of"
+    print(f"{about['path']}: {about['size_bytes'] / 1000:.0f} kB, {verdict} {about['parity']['reference']}")
 
 
 def write_record(path: Path, kind: str, record: dict) -> None:

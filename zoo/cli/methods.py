@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from zoo.inference.runner import TileRunner
 
 CLASSICAL = ("classical", "fp64")  # target and precision of the baselines' evidence
-EXPORTED = ("executorch", "litert", "coreml")  # targets that run an artefact, which may be older than the weights
+EXPORTED = (
+    "executorch",
+    "litert",
+    "coreml",
+    "onnx",
+)  # targets that run an artefact, which may be older than the weights
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,13 @@ def package_versions() -> dict[str, str]:
 def _runtime_version(target: str) -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
-    package = {"executorch": "executorch", "litert": "litert-torch", "coreml": "coremltools", "integer": "torchao"}.get(
-        target
-    )
+    package = {
+        "executorch": "executorch",
+        "litert": "litert-torch",
+        "coreml": "coremltools",
+        "onnx": "onnxruntime",
+        "integer": "torchao",
+    }.get(target)
     try:
         return {package: version(package)} if package else {}
     except PackageNotFoundError:  # a runtime may come from another package than the pinned one

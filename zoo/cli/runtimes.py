@@ -11,9 +11,9 @@ from zoo.errors import ZooError
 from zoo.inference.runner import TileRunner, TorchRunner
 from zoo.models.registry import check_denoiser, create_model, nearest
 
-RUNTIMES = ("torch", "integer", "executorch", "litert", "coreml")
+RUNTIMES = ("torch", "integer", "executorch", "litert", "coreml", "onnx")
 PRECISIONS = ("fp32", "fp16", "int8")
-ARTEFACTS = {".pte": "executorch", ".tflite": "litert", ".mlpackage": "coreml"}
+ARTEFACTS = {".pte": "executorch", ".tflite": "litert", ".mlpackage": "coreml", ".onnx": "onnx"}
 _FOLDER = Path("artifacts")
 
 
@@ -27,7 +27,7 @@ def open_runner(
     """Make a model ready to run.
 
     Args:
-        model: registered name, or an artefact that `zoo export` wrote (``.pte``, ``.tflite``), which knows the rest.
+        model: registered name, or an artefact that `zoo export` wrote (``.pte``, ``.tflite``, ``.onnx``), which knows the rest.
         runtime: one of :data:`RUNTIMES`; None for torch, or the artefact's.
         precision: None for the runtime's own: fp32 for torch, else int8 where quantised weights ship.
         tile: packed side that executorch and litert are exported for; None for the exporters' own.
@@ -49,7 +49,9 @@ def open_runner(
     runtime = runtime or "torch"
     only = {"torch": "fp32", "integer": "int8"}.get(runtime)
     if only is not None and precision not in (None, only):
-        raise ZooError(f"runtime {runtime} runs {only}, not {precision}; executorch and litert run all precisions")
+        raise ZooError(
+            f"runtime {runtime} runs {only}, not {precision}; executorch, litert and onnx run all precisions"
+        )
     if runtime == "torch":
         return model, TorchRunner(create_model(model, pretrained=True), threads)
     if runtime == "integer":
@@ -100,7 +102,7 @@ def open_half(path: Path, half: str, threads: int | None = None) -> tuple[str, T
     """Half of a compressor from an artefact of `zoo export`.
 
     Args:
-        path: ``.pte``, ``.tflite`` or ``.mlpackage``.
+        path: ``.pte``, ``.tflite``, ``.mlpackage`` or ``.onnx``.
         half: the one that is wanted, ``encoder`` or ``decoder``.
         threads: None for one.
 

@@ -13,7 +13,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="run an artefact against its reference and check its gates",
         description="Runs an artefact of `zoo export` and its reference on mosaic tiles; fails if a gate does not hold.",
     )
-    parser.add_argument("artifact", type=Path, nargs="+", help=".pte, .tflite or .mlpackage")
+    parser.add_argument("artifact", type=Path, nargs="+", help=".pte, .tflite, .mlpackage or .onnx")
     parser.add_argument(
         "--data", type=Path, help="folder with raw/: verify on its mosaics too (default: ../shared/data)"
     )
