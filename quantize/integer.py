@@ -101,7 +101,7 @@ class IntegerNetwork:
             return _Weight(args[0].to(torch.int32), args[1].numpy().astype(np.float32))
         if "quantize_per_tensor" in name:
             return self._quantize(args[0], float(args[1]), int(args[2]), values)
-        if "relu" in name:
+        if name.split(".")[1].rstrip("_") == "relu":  # not leaky_relu, not prelu
             return _Pending(args[0].node, relu=True)
         if any(kind in name for kind in ("conv2d", "conv_transpose2d", "add.Tensor", "cat.default")):
             return _Pending(node, relu=False)
@@ -147,6 +147,11 @@ def attribute(graph: fx.GraphModule, node: fx.Node) -> Tensor:
 def _accumulate(x: Tensor, weight: Tensor, geometry: list[Any], *, transposed: bool) -> Tensor:
     """Exact int32 accumulator of a (transposed) convolution, through float32 convolutions of few enough taps."""
     convolve = F.conv_transpose2d if transposed else F.conv2d
+    groups = 1 if transposed or len(geometry) < 4 else geometry[3]
+    if groups > 1:
+        if weight[0].numel() > _EXACT_TAPS:
+            raise NotImplementedError(f"{weight[0].numel()} products per output in {groups} groups")
+        return F.conv2d(x.float(), weight.float(), None, *geometry).to(torch.int32)
     taps = int(weight[0, 0].numel())
     step = max(1, _EXACT_TAPS // taps)
     axis = 0 if transposed else 1  # of input channels in the weight

@@ -11,6 +11,7 @@ import torch
 from export.verify import LEVELS, encode_centre
 from quantize import QuantizedModel
 from quantize.calibrate import calibrate
+from quantize.integer import _accumulate
 from quantize.model import snap_biases
 from quantize.qat import post_training
 from quantize.recipe import ActivationFakeQuantize, fake_quantizers, learned_scales, prepare
@@ -110,6 +111,24 @@ def test_biases_lie_on_the_accumulators_grid(quantized: QuantizedModel) -> None:
         graph.get_parameter(bias.target).add_(step.float() * 0.4)
     quotient = snap_biases(graph).get_parameter(bias.target).double() / step
     assert (quotient - quotient.round()).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(16, 1), (300, 1), (16, 16), (16, 4)])
+def test_accumulators_are_exact(channels: int, groups: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-255, 256, (1, channels, 9, 9), generator=generator, dtype=torch.int32)
+    weight = torch.randint(-127, 128, (16, channels // groups, 3, 3), generator=generator, dtype=torch.int32)
+    geometry = [[1, 1], [1, 1], [1, 1], groups]
+    want = torch.nn.functional.conv2d(x.double(), weight.double(), None, *geometry)
+    assert torch.equal(_accumulate(x, weight, geometry, transposed=False), want.to(torch.int32))
+
+
+def test_a_network_with_leaky_relu_has_no_integer_reference() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(12, 8, 3, padding=1), torch.nn.LeakyReLU(), torch.nn.Conv2d(8, 12, 1))
+    prepared = prepare(network, 12)
+    calibrate(prepared, scene(64))
+    with pytest.raises(NotImplementedError, match="leaky_relu"):
+        QuantizedModel("utnet-n", "ptq", prepared).integer()(scene(64)[0].numpy())
 
 
 def test_learned_step_sizes_start_from_calibration_and_are_kept(quantized: QuantizedModel) -> None:

@@ -22,10 +22,13 @@ VERBS = {
     "show": ("zoo.cli.show", "show all that is known of one model"),
     "train": ("zoo.cli.train", "train a model; stop it at any time and run it again to go on"),
     "quantize": ("zoo.cli.quantize", "quantise a trained model to int8, once for all targets"),
+    "doctor": ("zoo.cli.doctor", "name what a target would run in float, outside the delegate, or not at all"),
     "export": ("zoo.cli.export", "write a model for Core ML, ExecuTorch or LiteRT and verify the file"),
     "verify": ("zoo.cli.verify", "run an artefact against its reference and check its gates"),
     "benchmark": ("zoo.cli.benchmark", "time an artefact: ms, ms per megapixel, memory, int8 against fp32"),
+    "estimate": ("zoo.cli.estimate", "estimate the int8 latency on a phone's chip: a range, not a measurement"),
     "evaluate": ("zoo.cli.evaluate", "measure quality on held-out pictures, beside classical baselines"),
+    "report": ("zoo.cli.report", "write what was measured as one HTML file and as Markdown"),
     "denoise": ("zoo.cli.denoise", "denoise and demosaic raw photos"),
     "compress": ("zoo.cli.compress", "denoise a raw photo into a small .rzc file"),
     "decompress": ("zoo.cli.decompress", "make a picture of an .rzc file, or of a part of it"),
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None for the process's own.
 
     Returns:
-        Exit code: 0 success, 1 a bug, 2 a mistake that one line on stderr explains, 130 interrupted.
+        Exit code: 0 success, 1 a bug (of `zoo doctor`: findings), 2 a mistake that one line on stderr explains, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments

@@ -7,18 +7,35 @@ import json
 import math
 from pathlib import Path
 
+_DATA = Path("../shared/data/train_rgb")
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "quantize",
         help="quantise a trained model to int8, once for all targets",
-        description="Calibrates int8 ranges on synthetic raws and, with --recipe qat, fine-tunes the weights to them.",
+        description="Calibrates int8 ranges on synthetic raws and, with --recipe qat, fine-tunes the weights to them. With "
+        "--sensitivity it looks at a quantised model instead: what each tensor and each layer costs.",
     )
     parser.add_argument("name", help="model, see `zoo list`")
     parser.add_argument("--recipe", choices=("ptq", "qat"), default="qat")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/train_rgb"), help="folder of clean pictures")
-    parser.add_argument("--output-dir", type=Path, required=True, help="where the quantised model (and the run) goes")
-    parser.add_argument("--weights", type=Path, help="safetensors with float weights (default: the shipped ones)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help=f"folder of clean pictures (default: {_DATA}); with --sensitivity: look at its validation patches too",
+    )
+    parser.add_argument("--output-dir", type=Path, help="where the quantised model (and the run) goes")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="safetensors with float weights, with --sensitivity a quantised model (default: the shipped ones)",
+    )
+    parser.add_argument(
+        "--sensitivity", action="store_true", help="print what each tensor and layer costs in int8, the dearest first"
+    )
+    parser.add_argument(
+        "--record", type=Path, metavar="DIR", help="with --sensitivity: write the costs into this folder"
+    )
     parser.add_argument("--steps", type=int, help="fine-tuning steps")
     parser.add_argument("--time-budget", default="", help="stop fine-tuning cleanly after 90s, 9m, 1.5h")
     parser.add_argument("--threads", type=int, help="CPU threads")
@@ -26,6 +43,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 
 def run(args: argparse.Namespace) -> None:
+    from zoo.errors import ZooError
+
+    if args.sensitivity:
+        from zoo.cli.sensitivity import report
+
+        report(args)
+        return
+    if args.output_dir is None:
+        raise ZooError("give --output-dir for the quantised model, or --sensitivity; see `zoo quantize --help`")
+    if args.record:
+        raise ZooError("--record belongs to --sensitivity")
+    args.data = args.data or _DATA
+
     import torch
     from safetensors.torch import load_file
 
