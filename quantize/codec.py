@@ -18,7 +18,7 @@ from torch import Tensor
 from quantize.calibrate import calibrate
 from quantize.model import QuantizedModel
 from quantize.qat import CALIBRATION_BATCHES, calibration_facts
-from quantize.recipe import learned_scales, prepare
+from quantize.recipe import prepare
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawSynthesizer
 from zoo.models.compressor import Compressor
@@ -75,10 +75,9 @@ def finetune_halves(
     joint = copy.deepcopy(model).requires_grad_(False)
     for half in HALVES:
         setattr(joint, half, start[half].prepared.requires_grad_(True))
-    with learned_scales(joint):
-        trainer = CodecTrainer(joint, config, pool, folder)
-        scores = trainer.run(time_budget)
-        trainer.load_average()
+    trainer = CodecTrainer(joint, config, pool, folder)
+    scores = trainer.run(time_budget)
+    trainer.load_average()
     training = {
         "steps": trainer.step,
         "hours": round(trainer.seconds / 3600, 3),

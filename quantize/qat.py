@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from quantize.calibrate import calibrate
 from quantize.model import QuantizedModel
-from quantize.recipe import learned_scales, prepare
+from quantize.recipe import prepare
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawSynthesizer
 from zoo.models.contracts import Contract, contract_of
@@ -59,14 +59,14 @@ def calibration_facts(extremes: dict[str, float], pool: ImagePool, config: Train
 def finetune(
     start: QuantizedModel, pool: ImagePool, config: TrainConfig, folder: Path, time_budget: float = math.inf
 ) -> QuantizedModel:
-    """Quantisation-aware training from a post-training quantised model: weights, and the step sizes of activations.
+    """Quantisation-aware training from a post-training quantised model, with its activation ranges held.
 
-    Step sizes start from the calibrated ranges, which were searched for the smallest error. Weight scales follow the weights.
+    The ranges stay because they were searched for the smallest error, which the extremes of a batch are not. Weight scales
+    follow the weights.
     """
-    with learned_scales(start.prepared):
-        trainer = Trainer(start.prepared, config, pool, folder)
-        scores = trainer.run(time_budget)
-        trainer.load_average()
+    trainer = Trainer(start.prepared, config, pool, folder)
+    scores = trainer.run(time_budget)
+    trainer.load_average()
     training = {
         "steps": trainer.step,
         "hours": round(trainer.seconds / 3600, 3),

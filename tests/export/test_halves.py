@@ -65,7 +65,7 @@ def test_int8_encoders_of_all_runtimes_write_the_same_bytes(
         about = describe(get_spec(compressor), "", "int8", target, "encoder")
         module.write(encoder_int8, precision="int8", tile=TILE, metadata=about, path=path)
         audit = module.audit(path)
-        assert audit["conv_int8"] == audit["conv_total"] == 5
+        assert audit["conv_int8"] == audit["conv_total"] == 6
         codec = open_codec(compressor, encoder=module.runner(path))
         files[target] = codec.compress(photo, 40)
     assert files["executorch"] == files["integer"]

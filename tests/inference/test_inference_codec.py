@@ -49,8 +49,8 @@ def test_qualities_are_the_continuous_scale(codec: Codec) -> None:
     gains, steps = quality_tables(model)  # type: ignore[arg-type]
     assert list(codec.qualities) == list(range(QUALITIES))
     assert gains.shape == steps.shape == (64, 64)
-    # The untrained scale: gain 1 to 14, steps their inverses.
-    np.testing.assert_allclose(gains[[0, 63], 0], [1, 14], rtol=1e-5)
+    # The untrained scale: gain 8 to 112, steps their inverses.
+    np.testing.assert_allclose(gains[[0, 63], 0], [8, 112], rtol=1e-5)
     np.testing.assert_allclose(steps * gains, 65536, rtol=1e-3)
     tables, stored = load_tables(weights.tables_path(codec.name))
     np.testing.assert_array_equal(stored, gains)

@@ -1,7 +1,6 @@
 """Quantisation as a value: ranges, saving and loading, the integer reference. (Runtimes: tests/export.)"""
 
 import copy
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from quantize.calibrate import calibrate
 from quantize.integer import _accumulate
 from quantize.model import snap_biases
 from quantize.qat import post_training
-from quantize.recipe import ActivationFakeQuantize, fake_quantizers, learned_scales, prepare
+from quantize.recipe import prepare
 from zoo.data.pool import ImagePool
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
@@ -129,34 +128,6 @@ def test_a_network_with_leaky_relu_has_no_integer_reference() -> None:
     calibrate(prepared, scene(64))
     with pytest.raises(NotImplementedError, match="leaky_relu"):
         QuantizedModel("utnet-n", "ptq", prepared).integer()(scene(64)[0].numpy())
-
-
-def test_learned_step_sizes_start_from_calibration_and_are_kept(quantized: QuantizedModel) -> None:
-    """Learning changes nothing at first; what it ends with is what the converted graph uses."""
-    prepared, x = copy.deepcopy(quantized.prepared), scene(64)[1]
-    activations = fake_quantizers(prepared, ActivationFakeQuantize)
-
-    def moved(output: torch.Tensor) -> float:  # the mean: values on a tie may fall to the other step
-        with torch.no_grad():
-            return float((prepared(x) - output).abs().mean())
-
-    with torch.no_grad():
-        before = prepared(x)
-    with learned_scales(prepared):
-        assert moved(before) < 2e-4
-        prepared(x).square().mean().backward()
-        name, first = next(iter(activations.items()))
-        assert first.log_scale is not None and first.log_scale.grad is not None and first.log_scale.grad.abs() > 0
-        with torch.no_grad():
-            first.log_scale += 0.5
-            learned = prepared(x)
-    assert not any("log_scale" in key for key in prepared.state_dict())
-    assert moved(learned) < 2e-4 < 5e-4 < moved(before)
-    start = float(fake_quantizers(quantized.prepared, ActivationFakeQuantize)[name].scale)
-    assert float(first.scale) == pytest.approx(start * math.exp(0.5), rel=1e-4)
-    with torch.no_grad():
-        held = QuantizedModel("utnet-n", "qat", prepared).graph(fold=True)(x)
-    assert (held - learned).abs().mean() < 0.1 * (before - learned).abs().mean()  # conversion uses what was learned
 
 
 def test_calibration_beats_the_full_range(model: torch.nn.Module) -> None:

@@ -1,9 +1,10 @@
 """Bayer codec: a noisy mosaic in, few symbols out, clean RGB back; drawn for int8 delegates.
 
 An autoencoder after Balle, Laparra & Simoncelli (ICLR 2017), with what phones run well: ReLU for GDN (int8 GDN is 10 to 18 times
-slower than fp32 on LiteRT), strided 5x5 convolutions in, 2x2 transposed convolutions out (5x5 ones do not convert), and a 3x3
-convolution after each, since the encoder has to remove noise before it can spend no bits on it. Quality lies outside the graphs,
-see :mod:`zoo.models.compressor`.
+slower than fp32 on LiteRT), strided convolutions in, 2x2 transposed convolutions out (5x5 ones do not convert), and a 3x3
+convolution after each, since the encoder has to remove noise before it can spend no bits on it. Beside each half runs a linear
+transform, as in any block codec: without it the plain stack of ReLU layers had not learned colours after 300 steps (20.7 dB as an
+autoencoder without rounding), with it it had (25.4 dB). Quality lies outside the graphs, see :mod:`zoo.models.compressor`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(IN_CHANNELS, a, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(a, a, 3, padding=1), nn.ReLU(),
             nn.Conv2d(a, b, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(b, b, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(b, latents, 5, stride=2, padding=2),
+            nn.Conv2d(b, latents, 3, stride=2, padding=1),
         )  # fmt: skip
+        self.linear = nn.Conv2d(IN_CHANNELS, latents, 8, stride=8)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        return self.layers(x) + self.linear(x)
 
 
 class Decoder(nn.Module):
@@ -44,17 +46,21 @@ class Decoder(nn.Module):
             nn.Conv2d(c, c, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(c, head, 2, stride=2), nn.ReLU(),
             nn.Conv2d(head, 12, 3, padding=1),
         )  # fmt: skip
+        # In steps of 2x2, since larger transposed convolutions are not clean on every runtime.
+        self.linear = nn.Sequential(
+            nn.ConvTranspose2d(latents, 48, 2, stride=2), nn.ConvTranspose2d(48, 24, 2, stride=2), nn.ConvTranspose2d(24, 12, 2, stride=2)
+        )  # fmt: skip
         initialise(self)
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.layers(y)
+        return self.layers(y) + self.linear(y)
 
 
 def initialise(module: nn.Module) -> None:
     """He initialisation; a transposed 2x2 convolution with stride 2 has a quarter of the inputs that fan-in counts."""
-    for layer in module.modules():
+    for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if name.startswith("linear") else "relu")
             if isinstance(layer, nn.ConvTranspose2d):
                 layer.weight.data *= 0.7
             assert layer.bias is not None
@@ -88,7 +94,7 @@ class BayerCodec(Compressor):
 @register_model
 def bayer_codec_s() -> nn.Module:
     """Small: 1 GMAC per megapixel in, 2 out."""
-    return BayerCodec((16, 32), 64, (64, 64, 32), head=16)
+    return BayerCodec((16, 24), 64, (64, 64, 32), head=16)
 
 
 @register_model

@@ -21,8 +21,8 @@ ANCHORS = 5
 # Gain of the best quality over the worst at the start of training: the loss weight spans a factor of 200, and at high rates the
 # best step size goes with its root.
 _GAIN_SPAN = 14.0
-# Gain of the worst quality at the start. Latents start with a standard deviation of about 0.2: at a gain of 1 rounding left next to
-# nothing of them, and after 2,000 steps the networks still had no colours (22 dB without noise at every quality).
+# Gain of the worst quality at the start: latents start with a standard deviation of about 0.2, of which rounding at a gain of 1
+# leaves next to nothing.
 _GAIN_START = 8.0
 
 
@@ -52,7 +52,9 @@ class Compressor(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.priors = ManyPriors(latents, priors, scale=scale)
-        start = torch.linspace(0, 1, ANCHORS)[:, None] * math.log(_GAIN_SPAN) + math.log(_GAIN_START) + torch.zeros(latents)
+        start = (
+            torch.linspace(0, 1, ANCHORS)[:, None] * math.log(_GAIN_SPAN) + math.log(_GAIN_START) + torch.zeros(latents)
+        )
         self.log_gain = nn.Parameter(start.clone())
         self.log_scale = nn.Parameter(-start)
 
