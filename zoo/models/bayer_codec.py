@@ -47,9 +47,10 @@ class Decoder(nn.Module):
             nn.Conv2d(head, 12, 3, padding=1),
         )  # fmt: skip
         # In steps of 2x2, since larger transposed convolutions are not clean on every runtime.
+        chain = (latents, 48, 24, 12)
         self.linear = nn.Sequential(
-            nn.ConvTranspose2d(latents, 48, 2, stride=2), nn.ConvTranspose2d(48, 24, 2, stride=2), nn.ConvTranspose2d(24, 12, 2, stride=2)
-        )  # fmt: skip
+            *(nn.ConvTranspose2d(i, o, 2, stride=2) for i, o in zip(chain, chain[1:], strict=False))
+        )
         initialise(self)
 
     def forward(self, y: Tensor) -> Tensor:
