@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.benchmark import host
 from zoo.cli.export import write_record
 from zoo.data.scene import synthetic_raw
 from zoo.raw import write_dng
@@ -65,6 +66,7 @@ def main() -> None:
                     "seconds": done["seconds"],
                     "seconds_per_mp": done["seconds"] / megapixels,
                     "peak_rss_mb": done["peak_rss_mb"],
+                    "machine": host(),
                     "report": report,
                 }
                 write_record(Path("evidence/photos") / f"{runtime}-{size:g}mp.json", "photo", record)
