@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("name")
+    table.add_column("name", no_wrap=True, overflow="ignore")
     for title in ("task", "contract", "params", "GMAC/MP", "halo", "weights", "validation dB"):
         table.add_column(title, justify="left" if title in ("task", "contract", "weights") else "right")
     for row in rows:
