@@ -11,13 +11,14 @@ from zoo.report.tables import latency, photos
 
 _DEAREST = _SLOWEST = 5
 _CLASSES = 4
+_PRECISIONS = ("int8", "fp16", "fp32")
 _RESULTS = {"whole": "whole", "float": "**float**", "splits": "**splits**", "fails": "**fails**"}
 
 
 def times(shelf: Shelf) -> Section:
     """Latency of the networks and of whole photos, a table per machine; phones where there are records."""
     text = "Ratios are taken within one run: the machine is shared. Megapixels are sensor pixels of a whole tile, halo included."
-    blocks: list[Block] = [Text(text), *latency(shelf.evidence)]
+    blocks: list[Block] = [Text(text), *latency(shelf.evidence, _PRECISIONS)]
     blocks += [replace(t, title=f"Whole photos, {t.title}") for t in photos(shelf.evidence) if t.rows]
     for phone, records in by_machine(of_kind(shelf.records, "phone")).items():
         head = [

@@ -12,17 +12,18 @@ from zoo.report.markdown import table as as_markdown
 from zoo.report.records import Record, by_machine, of_kind, read_records
 
 
-def latency(evidence: Path) -> list[Table]:
-    """Host latency of the int8 artefacts, with ratios taken in one run; one table per machine."""
-    records = [r for r in of_kind(read_records(evidence), "latency") if r["precision"] == "int8"]
+def latency(evidence: Path, precisions: tuple[str, ...] = ("int8",)) -> list[Table]:
+    """Host latency of the artefacts, with ratios taken in one run; one table per machine."""
+    records = [r for r in of_kind(read_records(evidence), "latency") if r["precision"] in precisions]
     head = ["model", "runtime", "threads", "ms per tile: median (p10-p90)", "ms/MP"]
     head += ["int8 over fp32", "of int8 peak", "RSS, MB"]
-    return _per_machine(records, head, _latency_row, lambda r: (r["threads"], r["model"], r["target"]))
+    order = lambda r: (r["threads"], r["model"], r["target"], precisions.index(r["precision"]))  # noqa: E731
+    return _per_machine(records, head, lambda r: _latency_row(r, len(precisions) > 1), order)
 
 
-def _latency_row(r: Record) -> list[str]:
+def _latency_row(r: Record, tell_precision: bool) -> list[str]:
     return [
-        r["model"],
+        f"{r['model']} {r['precision']}" if tell_precision else r["model"],
         r["target"],
         str(r["threads"]),
         f"{r['ms']['median']:.2f} ({r['ms']['p10']:.2f}-{r['ms']['p90']:.2f})",
