@@ -186,7 +186,8 @@ def session(model: Path | bytes, threads: int, *, profile: Path | None = None) -
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.x64quantprecision", "1" if _saturates() else "0")
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+    # A waiting thread that spins takes the core that another file of an interleaved benchmark, or the camera app, needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     with quiet():

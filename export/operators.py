@@ -234,8 +234,8 @@ def record(folder: Path, targets: Sequence[str], names: Sequence[str], *, fresh:
     from rich.console import Console
     from rich.progress import Progress
 
-    from zoo.cli.export import write_record
     from zoo.evaluation.records import machine
+    from zoo.record import write_record
 
     torch.set_num_threads(1)
     records = {(t, p): _start(folder, t, p, fresh) for t in targets for p in PRECISIONS}

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from export.benchmark import host
-from zoo.cli.export import write_record
 from zoo.data.scene import synthetic_raw
 from zoo.raw import write_dng
+from zoo.record import write_record
 
 RUNTIMES = {"litert": "int8", "executorch": "int8", "torch": "fp32"}
 
@@ -51,10 +51,10 @@ def main() -> None:
             for runtime, precision in RUNTIMES.items():
                 if runtime != "litert" and size not in (3.0, 12.0):
                     continue
-                out = Path(folder) / "out.tif"
-                command = [sys.executable, "-m", "zoo", "denoise", str(photo), "-o", str(out), "--runtime", runtime]
+                # In that folder, since the report names files as the command does.
+                command = [sys.executable, "-m", "zoo", "denoise", photo.name, "-o", "out.tif", "--runtime", runtime]
                 result = subprocess.run(
-                    [*command, "--threads", "2", "--json"], capture_output=True, text=True, check=True
+                    [*command, "--threads", "2", "--json"], capture_output=True, text=True, check=True, cwd=folder
                 )
                 report = json.loads(result.stdout)
                 (done,) = report["files"]

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zoo.cli import crops
+from zoo.cli.crops import LARGEST, make_crops
 from zoo.cli.main import main
 from zoo.errors import ZooError
-from zoo.report import crops
 from zoo.report.build import check, findings, rendered, update, write_report
 from zoo.report.choose import Shelf
-from zoo.report.crops import LARGEST, comparisons, make_crops
+from zoo.report.crops import comparisons
 
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "evidence"

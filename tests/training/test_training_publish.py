@@ -9,10 +9,10 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
+from tools.publish import publish
 from zoo import weights
 from zoo.models.registry import create_model
 from zoo.training.trainer import CHECKPOINT
-from zoo.weights.publish import publish
 
 
 @pytest.mark.parametrize("warm", [False, True])

@@ -29,11 +29,11 @@ from export import PRECISIONS, digest_of, target_module
 from export.benchmark import input_of, megapixels_of
 from tools.arm.emulate import run, write_artifact
 from tools.arm.provision import CPUS, EXECUTORCH_SDK, QEMU, TARGETS, Arm, provision
-from zoo.cli.export import write_record
 from zoo.errors import ZooError
 from zoo.models.analysis import count_macs
 from zoo.models.contracts import contract_of
 from zoo.models.registry import create_model, get_spec
+from zoo.record import write_record
 
 KIND, SCHEMA = "instructions", 1
 CLASSES = ("dot", "fmla", "simd", "simd_memory", "scalar")  # in the order of the plugin

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zoo.cli import phone, profile
-from zoo.cli.export import write_record
+from zoo.record import write_record
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:

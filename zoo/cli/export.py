@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from zoo.record import write_record
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
@@ -101,32 +103,6 @@ def _darktable(args: argparse.Namespace, name: str) -> None:
     worst = about["parity"]["worst_psnr_db"]
     verdict = "equal to" if worst is None else f"{worst:.1f} dB of"
     print(f"{about['path']}: {about['size_bytes'] / 1000:.0f} kB, {verdict} {about['parity']['reference']}")
-
-
-def write_record(path: Path, kind: str, record: dict) -> None:
-    """Evidence of one measurement: the record with its kind, the command and the date, as JSON.
-
-    Raises:
-        ZooError: the folder cannot be written to.
-    """
-    import datetime
-    import os
-    import shlex
-    import sys
-
-    from zoo.errors import ZooError
-
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    program = Path(sys.argv[0])
-    name = f"python {program}" if program.suffix == ".py" and program.name != "__main__.py" else "zoo"
-    about = {"kind": kind, "command": f"{name} {shlex.join(sys.argv[1:])}".strip(), "date": date}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(about | record, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be written ({error.strerror}); give another --record") from error
 
 
 def default_data() -> Path | None:

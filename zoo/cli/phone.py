@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from zoo.cli.export import write_record
 from zoo.errors import ZooError
+from zoo.record import write_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from zoo.cli.export import write_record
+from zoo.record import write_record
 
 
 def run(args: argparse.Namespace, artifacts: Iterable[Path], threads: list[int]) -> None:

@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> None:
     import sys
     import tempfile
 
+    from zoo.cli.crops import make_crops
     from zoo.errors import ZooError
     from zoo.report.build import check, update, write_report
-    from zoo.report.crops import make_crops
 
     if not (args.output_dir or args.update or args.check):
         raise ZooError("nothing to do; give --output-dir DIR, --update or --check")

@@ -166,9 +166,9 @@ def _db(value: float | None) -> str:
 
 
 def _write(folder: Path, row: dict[str, Any]) -> None:
-    from zoo.cli.export import write_record
     from zoo.cli.methods import package_versions
     from zoo.evaluation.records import machine
+    from zoo.record import write_record
 
     parts = (row["model"], row["half"], row["recipe"], row["inputs"].split()[0])
     import torch

@@ -53,7 +53,7 @@ def verified_tables(name: str) -> Path:
         ZooError: as of :func:`verified`.
     """
     verified(name)  # without weights, training them is what is to be done first
-    return _verified(name, tables_path(name), "entropy tables", "python -m zoo.weights.publish RUN")
+    return _verified(name, tables_path(name), "entropy tables", "python -m tools.publish RUN")
 
 
 def _verified(name: str, file: Path, kind: str, verb: str) -> Path:

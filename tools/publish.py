@@ -1,4 +1,4 @@
-"""Makes shipped weights and their card from a training run: ``python -m zoo.weights.publish RUN [--quantized FILE]``.
+"""Makes shipped weights and their card from a training run: ``python -m tools.publish RUN [--quantized FILE]``.
 
 Of a compressor also its entropy tables, fitted to the run's held-back pictures.
 """

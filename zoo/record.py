@@ -1,0 +1,31 @@
+"""Evidence of one measurement as a JSON file; what an evaluation gathers picture by picture is in zoo.evaluation.evidence."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from zoo.errors import ZooError
+
+
+def write_record(path: Path, kind: str, record: dict) -> None:
+    """Evidence of one measurement: the record with its kind, the command and the date, as JSON.
+
+    Raises:
+        ZooError: the folder cannot be written to.
+    """
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    program = Path(sys.argv[0])
+    name = f"python {program}" if program.suffix == ".py" and program.name != "__main__.py" else "zoo"
+    about = {"kind": kind, "command": f"{name} {shlex.join(sys.argv[1:])}".strip(), "date": date}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(about | record, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be written ({error.strerror}); give another --record") from error
