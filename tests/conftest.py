@@ -28,9 +28,9 @@ COMPRESSOR = "bayer-codec-s"
 
 @pytest.fixture(scope="session")
 def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with made-up weights, tables and card of COMPRESSOR, to stand in for zoo.weights.FOLDER.
+    """A folder with weights, tables and card of an untrained COMPRESSOR, to stand in for zoo.weights.FOLDER.
 
-    Random layers, whose latents are made as large as trained ones: a standard deviation of 1 at the lowest quality.
+    Its transforms and priors are those that training starts from, its other layers are random.
     """
     import torch
     import yaml
@@ -41,6 +41,7 @@ def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from zoo.data.scene import linear_scene
     from zoo.data.synth import NoiseRange, RawSynthesizer
     from zoo.models.registry import create_model
+    from zoo.training.codec_start import fit_start
 
     folder = tmp_path_factory.mktemp("compressor")
     torch.manual_seed(0)
@@ -49,12 +50,7 @@ def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pool = ImagePool([c.to(torch.uint16) for c in codes], "")
     synthesizer, generator = RawSynthesizer(pool, 128, NoiseRange()), torch.Generator().manual_seed(0)
     raws = [synthesizer.batch(4, generator) for _ in range(2)]
-    with torch.no_grad():
-        from zoo.models.contracts import contract_of
-
-        x = contract_of(model).encode(raws[0].planes, raws[0].shot, raws[0].read, raws[0].wb)
-        last = model.get_submodule("encoder").layers[-1]
-        last.weight /= model.get_submodule("encoder")(x).std()
+    fit_start(model, synthesizer, generator)  # type: ignore[arg-type]
     tables, gains, _ = fit_tables(model, raws, max_rows=32)  # type: ignore[arg-type]
     file, table = folder / f"{COMPRESSOR}.safetensors", folder / f"{COMPRESSOR}-tables.safetensors"
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)

@@ -8,22 +8,25 @@ import pytest
 import torch
 from PIL import Image
 
+from tools.publish import publish
 from zoo import weights
 from zoo.cli import main
 from zoo.data.pool import ImagePool
 from zoo.data.scene import linear_scene, synthetic_raw
+from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer
 from zoo.errors import ZooError
 from zoo.inference.codec import open_codec
-from zoo.models.bayer_codec import BayerCodec
+from zoo.models.bayer_codec import BayerCodec, Decoder
 from zoo.models.denoise_compress import DenoiseThenCompress
-from zoo.models.priors import cost_table, position_costs
+from zoo.models.priors import ManyPriors, cost_table, position_costs
 from zoo.models.registry import create_model
-from zoo.raw import srgb_encode
+from zoo.models.utnet import CompactUtNet
+from zoo.raw import srgb_encode, vst
 from zoo.training.codec import _IDLE, CodecTrainer, distortion
+from zoo.training.codec_start import _fill_synthesis, fit_priors
 from zoo.training.config import TrainConfig
-from zoo.training.trainer import CHECKPOINT, make_trainer, read_checkpoint
+from zoo.training.trainer import CHECKPOINT, at_level, make_trainer, read_checkpoint
 from zoo.training.transfer import averaged
-from zoo.weights.publish import publish
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,10 @@ def pool(pictures: Path) -> ImagePool:
     return ImagePool.from_folder(pictures, min_side=192)
 
 
+def tiny_codec(latents: int, priors: int) -> BayerCodec:
+    return BayerCodec(CompactUtNet((8,), (1,), (), 8), latents, (8, 8, 8), 8, priors=priors)
+
+
 def start(pool: ImagePool, folder: Path, **changes: object) -> CodecTrainer:
     torch.manual_seed(0)
     values = {
@@ -52,7 +59,7 @@ def start(pool: ImagePool, folder: Path, **changes: object) -> CodecTrainer:
         "weight_decay": 0.0,
     }
     config = TrainConfig(**{**values, "validate_every": 3, **changes})  # type: ignore[arg-type]
-    trainer = make_trainer(BayerCodec((8, 8), 8, (8, 8, 8), 8, priors=4), config, pool, folder)
+    trainer = make_trainer(tiny_codec(8, 4), config, pool, folder)
     assert isinstance(trainer, CodecTrainer)
     return trainer
 
@@ -65,11 +72,70 @@ def probe(trainer: CodecTrainer) -> float:
 
 
 def test_a_few_steps_lower_the_loss(pool: ImagePool, tmp_path: Path) -> None:
-    trainer = start(pool, tmp_path, lr=3e-3, steps=100)
+    trainer = start(pool, tmp_path, lr=3e-4, steps=100)
     before = probe(trainer)
     for _ in range(20):
         trainer._train_step()
-    assert probe(trainer) < 0.8 * before
+    assert probe(trainer) < before
+
+
+def test_training_starts_from_a_transform_of_the_picture(pool: ImagePool, tmp_path: Path) -> None:
+    trainer = start(pool, tmp_path)
+    batch = at_no_noise(trainer, 16)
+    x = trainer.contract.encode(batch.planes, batch.shot, batch.read, batch.wb)
+    target = vst.forward(torch.nn.functional.pixel_unshuffle(batch.target, 2), torch.tensor(vst.DISPLAY_OFFSET))
+    random = tiny_codec(8, 4)
+    with torch.no_grad():
+        latent = trainer.model.encoder(x)
+        fitted = (trainer.model.decoder(latent) - target).square().mean()
+        unfitted = (random.decoder(random.encoder(x)) - target).square().mean()
+    assert fitted < 0.2 * target.var() < unfitted  # 8 of 768 numbers
+    spread = latent.std((0, 2, 3))
+    assert spread.argmax() == 0
+    assert latent.mean((0, 2, 3)).abs().max() < 0.5 * spread[0]
+
+
+def at_no_noise(trainer: CodecTrainer, size: int) -> RawBatch:
+    return RawSynthesizer(trainer.data.pool, 128, at_level(NoiseRange(), 0, 0)).batch(size, trainer.generator)
+
+
+def test_the_decoders_chain_is_the_fitted_basis(pool: ImagePool, tmp_path: Path) -> None:
+    """Two different ways to the same numbers: the chain of three layers, and the basis it was factored from."""
+    decoder = tiny_codec(8, 4).decoder
+    assert isinstance(decoder, Decoder)
+    basis = torch.linalg.qr(torch.randn(768, 8, generator=torch.Generator().manual_seed(1)).double())[0]
+    mean = torch.arange(12).double().repeat_interleave(64) / 12
+    with torch.no_grad():
+        _fill_synthesis(decoder.linear, basis, torch.ones(8).double(), mean)
+        latent = torch.randn(1, 8, 3, 2, generator=torch.Generator().manual_seed(2))
+        blocks = torch.einsum("pi,niyx->npyx", basis.float(), latent) + mean.float()[:, None, None]
+        wanted = blocks.view(12, 8, 8, 3, 2).permute(0, 3, 1, 4, 2).reshape(1, 12, 24, 16)
+        torch.testing.assert_close(decoder.linear(latent), wanted, atol=1e-4, rtol=0)
+
+
+def test_fitted_priors_beat_one_width_for_all() -> None:
+    generator = torch.Generator().manual_seed(3)
+    quiet = (torch.randn(3000, 6, generator=generator) * 0.6).round()
+    loud = (torch.randn(3000, 6, generator=generator) * torch.tensor([30.0, 8, 8, 3, 3, 3]) + 20).round()
+    symbols = torch.cat([quiet, loud])
+    priors, narrow = ManyPriors(6, 2), ManyPriors(6, 2, scale=4.0)
+    fit_priors(priors, symbols)
+
+    def bits(of: ManyPriors) -> float:
+        costs = position_costs(symbols.T[None, :, :, None], cost_table(of, 128))
+        return float(costs.min(1).values.mean())
+
+    widths = torch.tensor([[0.6] * 6, [30.0, 8, 8, 3, 3, 3]])
+    ideal = float((0.5 * torch.log2(2 * torch.pi * torch.e * (widths.square() + 1 / 12))).sum(1).mean())
+    assert bits(priors) < ideal * 1.1 < bits(narrow)
+
+
+def test_a_warm_start_is_not_fitted(pool: ImagePool, tmp_path: Path) -> None:
+    fitted = start(pool, tmp_path / "a", steps=1)
+    fitted.run()
+    again = start(pool, tmp_path / "b", init=str(tmp_path / "a" / CHECKPOINT))
+    for name, value in fitted.average.items():
+        assert torch.equal(again.average[name], value), name
 
 
 def test_interrupted_run_equals_uninterrupted(pool: ImagePool, tmp_path: Path) -> None:
@@ -127,8 +193,6 @@ def test_distortion_is_of_what_is_shown(pool: ImagePool, tmp_path: Path) -> None
     trainer = start(pool, tmp_path)
     batch = trainer.data.batch(2, trainer.generator)
     perfect = torch.nn.functional.pixel_unshuffle(batch.target, 2)
-    from zoo.raw import vst
-
     shown = vst.forward(perfect, perfect.new_tensor(vst.DISPLAY_OFFSET))
     assert distortion(shown, batch, clamp=True).max() < 1e-8
     assert distortion(shown, batch, clamp=False).max() < 1e-8

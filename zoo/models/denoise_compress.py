@@ -7,6 +7,7 @@ denoiser is our flagship, whose weights ship; its picture is passed on at absolu
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from zoo.models import contract
@@ -21,7 +22,7 @@ from zoo.raw import vst
 class Denoised(nn.Module):
     """A denoiser of contract ``bayer_vst_v1`` with what the contract puts around it, as a layer.
 
-    Everything that takes is among the input planes: the mosaic, the root of the curve's offset, green's noise.
+    Everything that takes can be told from the input planes: the mosaic, the root of the curve's offset, green's noise.
 
     Shape:
         float ``[N, 12, h, w]`` -> ``[N, 12, h, w]``, packed RGB in the display curve (VST of offset 1/128).
@@ -34,9 +35,11 @@ class Denoised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         sigma, root = x[:, 9:10], x[:, 11:12]
-        stabilised = self.demosaic(x[:, :4]) + self.network(x) * (contract.MIN_RANGE + (sigma / 2).square())
-        linear = vst.inverse(stabilised, root.square().clamp(vst.MIN_OFFSET, vst.MAX_OFFSET))
-        return vst.forward(linear, x.new_tensor(vst.DISPLAY_OFFSET))
+        offset, shown = root.square().clamp(vst.MIN_OFFSET, vst.MAX_OFFSET), x.new_tensor(vst.DISPLAY_OFFSET)
+        mosaic = vst.forward(vst.inverse(x[:, :4], shown), offset)
+        correction = self.network(torch.cat([mosaic, x[:, 4:]], 1))
+        stabilised = self.demosaic(mosaic) + correction * (contract.MIN_RANGE + (sigma / 2).square())
+        return vst.forward(vst.inverse(stabilised, offset), shown)
 
 
 class DenoiseThenCompress(Compressor):

@@ -12,18 +12,20 @@ from torch import Tensor
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
+from zoo.models.bayer_codec import BayerCodec
 from zoo.models.compressor import Compressor
 from zoo.models.priors import MAX_BITS, ManyPriors, cost_table, position_costs
 from zoo.raw import vst
 from zoo.raw.vst import DISPLAY_OFFSET
+from zoo.training.codec_start import fit_start
 from zoo.training.config import TrainConfig
 from zoo.training.trainer import Trainer
 
 # Weight of the mean squared error (display values 0..255) against bits per pixel, at quality 0 and 1: about 0.1 and 2 bits per
 # pixel on pictures without noise.
 LAMBDA_MIN, LAMBDA_MAX = 5e-4, 1e-1
-_REACH = 96  # of the table that picks priors; symbols beyond it are priced as the last one
-_REFRESH = 25  # steps between two computations of that table
+_REACH = 192  # of the table that picks priors; symbols beyond it are priced as the last one
+_REFRESH = 40  # steps between two computations of that table
 _IDLE = 50  # a prior that has not won for so many steps is trained on positions that all priors find expensive
 _WORST_SHARE = 0.1
 _VALIDATED = (0.0, 0.5, 1.0)  # qualities
@@ -51,6 +53,10 @@ class CodecTrainer(Trainer):
         self._last_won = torch.zeros(model.priors.priors, dtype=torch.int64)
         self._distortion = torch.compile(distortion) if config.compile else distortion
         super().__init__(model, config, pool, folder)
+        if isinstance(model, BayerCodec) and not config.init and self.step == 0:
+            # From a generator of its own: every process of a run fits the same.
+            fit_start(model, self.data, torch.Generator(self.device).manual_seed(config.seed))
+            self.average = {n: t.detach().clone() for n, t in self._tracked().items()}
         self._last_won = self._last_won.to(self.device)
 
     def _extra_state(self) -> dict[str, Tensor]:

@@ -1,6 +1,8 @@
 """What goes into the halves of a compact compressor and what comes out: the contract ``bayer_codec_v1``.
 
-* encoder: float32 ``[N, 12, h, w]``, the input of ``bayer_vst_v1`` (:mod:`zoo.models.contract`) -> latents ``[N, C, h/s, w/s]``;
+* encoder: float32 ``[N, 12, h, w]``, the input of ``bayer_vst_v1`` (:mod:`zoo.models.contract`) but for the first four planes,
+  which are the mosaic in the curve of the decoder's output -> latents ``[N, C, h/s, w/s]``. So what transforms the picture into
+  latents and back can be linear at any noise; noise-relative detail is in the other planes;
 * between them: ``round(latent * gain)`` is what a file holds, ``integer * step`` what the decoder gets
   (:mod:`zoo.codec.tables`); gain and step depend on channel and quality and on nothing else;
 * decoder: latents -> float32 ``[N, 12, h, w]``, packed RGB (channel ``c*4 + 2*dy + dx``) in the display curve: the VST of offset
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,7 +31,10 @@ class BayerCodecContract(Contract):
     name = "bayer_codec_v1"
     in_channels, out_channels, halo = bayer.IN_CHANNELS, 12, bayer.BASELINE_HALO
     words: ClassVar[Mapping[str, str]] = {
-        **{key: bayer.CONTRACT.words[key] for key in ("input", "vst", "range")},
+        "input": "float32 NCHW; planes 0-3: R, G1, G2, B of the RGGB mosaic, (raw-black)/(white-black) x white balance "
+        "(green = 1), not clipped, then VST with c = 1/128; 4-7: after VST with c of the noise instead, minus their 3x3 means, "
+        "over 4*range, clamped to +-1.5; 8-10: 2*sqrt(sigma) of R, G, B; 11: sqrt(c)",
+        **{key: bayer.CONTRACT.words[key] for key in ("vst", "range")},
         "latents": "float32 NCHW at 1/s of the input's size each way; rint(latent * gain) is stored, integer * step / 65536 "
         "decoded; gain and step by channel and quality, see docs/bitstream.md",
         "output": "float32 NCHW, 12 planes y (colour*4 + 2*dy + dx): white-balanced linear camera RGB after the VST of offset "
@@ -36,7 +42,8 @@ class BayerCodecContract(Contract):
     }
 
     def encode(self, planes: Tensor, shot: Tensor, read: Tensor, wb: Tensor, cfa: str = "RGGB") -> Tensor:
-        return bayer.encode(planes, shot, read)
+        shown = vst.forward(planes, planes.new_tensor(vst.DISPLAY_OFFSET))
+        return torch.cat([shown, bayer.encode(planes, shot, read)[:, 4:]], 1)
 
     def estimate(self, x: Tensor, y: Tensor, shot: Tensor, read: Tensor, wb: Tensor) -> Tensor:
         return vst.forward(vst.inverse(y, y.new_tensor(vst.DISPLAY_OFFSET)), bayer.curve_offset(shot, read))
