@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from types import ModuleType
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from quantize.codec import post_training_halves
+from tools.publish import publish_quantized
+from zoo import weights
 from zoo.baselines import codecs
 from zoo.cli import evaluate
+from zoo.data.pool import ImagePool
 from zoo.errors import ZooError
 from zoo.evaluation.rate_records import RateRecord
+from zoo.evaluation.records import sha256
+from zoo.models.registry import create_model
+from zoo.training.config import TrainConfig
 
 
 @pytest.fixture
@@ -89,39 +95,39 @@ def test_peers_are_all_that_can_run_and_the_rest_is_one_line(zoo, capsys, monkey
 
 
 def test_networks_develop_with_their_shipped_weights(zoo):
-    from zoo import weights
-    from zoo.evaluation.records import sha256
-
     folder = zoo("jpeg+utnet-n", "--noise", "iso3200")
     found = RateRecord.load(folder / "rate-distortion-jpeg+utnet-n-codec-uint8-iso3200.json")
     assert found.weights_sha256 == found.settings["source"]["weights_sha256"] == sha256(weights.path("utnet-n"))
     assert (found.settings["source"]["target"], found.settings["source"]["precision"]) == ("torch", "fp32")
 
 
-def test_our_compressors_plug_in_by_name(zoo, monkeypatch):
-    class Flat:
-        """One grey for all; quality is the length of the file."""
-
-        qualities, weights_sha256 = range(64), "2" * 64
-
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def compress(self, raw, quality: int) -> bytes:
-            self.shape = raw.mosaic.shape
-            return b"x" * (quality + 1)
-
-        def decompress(self, data: bytes) -> np.ndarray:
-            return np.full((*self.shape, 3), 0.1 + len(data) / 1000, np.float32)
-
-    module = ModuleType("zoo.inference.codec")
-    module.open_codec = Flat
-    monkeypatch.setitem(sys.modules, "zoo.inference.codec", module)
-    folder = zoo("bayer-codec-m", "--noise", "clean")
-    found = RateRecord.load(folder / "rate-distortion-bayer-codec-m-torch-fp32-clean.json")
+def test_our_compressors_are_measured_in_float_and_int8(
+    zoo, compressor, compressor_weights, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "weights"
+    shutil.copytree(compressor_weights, folder)
+    monkeypatch.setattr(weights, "FOLDER", folder)
+    monkeypatch.setattr("quantize.codec.CALIBRATION_BATCHES", 2)
+    pool = ImagePool([(torch.rand(200, 200, 3) * 15000).to(torch.int32).to(torch.uint16)], "")
+    config = TrainConfig(model=compressor, batch=2, patch=64)
+    halves = post_training_halves(compressor, create_model(compressor, pretrained=True), pool, config)
+    for quantised in halves.values():
+        publish_quantized(quantised.save(tmp_path), folder=folder)
+    evidence = zoo(compressor, "--noise", "clean")
+    found = RateRecord.load(evidence / f"rate-distortion-{compressor}-torch-fp32-clean.json")
     points = found.images["kodak/kodak_01"].points
-    assert points["bytes"] == [1, 10, 19, 28, 37, 46, 55, 64] and found.weights_sha256 == "2" * 64
-    assert points["psnr"] == sorted(points["psnr"]) and points["psnr"][0] > 5
+    assert points["bytes"] == sorted(set(points["bytes"])) and len(points["bytes"]) == 8
+    assert points["psnr"] == sorted(points["psnr"])
+    assert found.weights_sha256 == sha256(weights.path(compressor))
+    capsys.readouterr()
+    zoo(compressor, "--noise", "clean", "--target", "integer")
+    assert f"{compressor} integer int8 against the same in float: clean " in capsys.readouterr().out
+    quantised = RateRecord.load(evidence / f"rate-distortion-{compressor}-integer-int8-clean.json")
+    assert quantised.settings["codec"]["halves_sha256"] == [
+        sha256(weights.path(compressor, quantized=True, half=half)) for half in halves
+    ]
+    error = np.array(quantised.images["kodak/kodak_01"].points["psnr"]) - points["psnr"]
+    assert (np.abs(error) < 1).all() and (error != 0).all()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +137,9 @@ def test_our_compressors_plug_in_by_name(zoo, monkeypatch):
         (["jpegxl+mennon"], "did you mean 'menon'"),
         (["jpeg+menon", "bpg+menon"], "BPG needs bpgenc and bpgdec on PATH"),
         (["jpeg+menon", "--noise", "iso80"], "rate-distortion has no noise level 'iso80'; did you mean 'iso800'"),
-        (["jpeg+menon", "--target", "litert"], "leave --target out"),
+        (["jpeg+menon", "--target", "litert"], r"jpeg\+menon knows no runtimes, .*; leave --target out"),
+        (["bayer-codec-m", "--quantized", "x"], "runs shipped weights; leave --quantized out"),
+        (["utnet-m"], "utnet-m .*compress"),
         (["jpeg+menon", "--plot", "x.gif"], r"x\.gif: plots are \.png or \.svg"),
         (["jpeg+menon", "--leaderboard"], r"leave jpeg\+menon out"),
         (["--leaderboard"], "holds no evidence of rate-distortion"),

@@ -103,7 +103,7 @@ def test_unknown_kind_lists_the_kinds(tmp_path: Path) -> None:
         ZooError, match=r"evidence/some/x\.json: unknown kind 'speed'; kinds are artifact, crops, instructions"
     ):
         read(tmp_path, {"kind": "speed"})
-    assert len(kinds()) == 11
+    assert len(kinds()) == 12
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "3"])

@@ -1,5 +1,6 @@
 """Training of compressors: the loss falls, runs resume exactly, idle priors come back, runs become shipped files."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -64,6 +65,13 @@ def start(pool: ImagePool, folder: Path, **changes: object) -> CodecTrainer:
     return trainer
 
 
+def fitted(pool: ImagePool, folder: Path, **changes: object) -> CodecTrainer:
+    """As it is before its first step."""
+    trainer = start(pool, folder, **changes)
+    trainer.fit()
+    return trainer
+
+
 def probe(trainer: CodecTrainer) -> float:
     """The loss on the same raws, qualities and noise every time."""
     trainer.generator.manual_seed(5)
@@ -72,7 +80,7 @@ def probe(trainer: CodecTrainer) -> float:
 
 
 def test_a_few_steps_lower_the_loss(pool: ImagePool, tmp_path: Path) -> None:
-    trainer = start(pool, tmp_path, lr=3e-4, steps=100)
+    trainer = fitted(pool, tmp_path, lr=3e-4, steps=100)
     before = probe(trainer)
     for _ in range(20):
         trainer._train_step()
@@ -80,16 +88,16 @@ def test_a_few_steps_lower_the_loss(pool: ImagePool, tmp_path: Path) -> None:
 
 
 def test_training_starts_from_a_transform_of_the_picture(pool: ImagePool, tmp_path: Path) -> None:
-    trainer = start(pool, tmp_path)
+    trainer = fitted(pool, tmp_path)
     batch = at_no_noise(trainer, 16)
     x = trainer.contract.encode(batch.planes, batch.shot, batch.read, batch.wb)
     target = vst.forward(torch.nn.functional.pixel_unshuffle(batch.target, 2), torch.tensor(vst.DISPLAY_OFFSET))
     random = tiny_codec(8, 4)
     with torch.no_grad():
         latent = trainer.model.encoder(x)
-        fitted = (trainer.model.decoder(latent) - target).square().mean()
+        error = (trainer.model.decoder(latent) - target).square().mean()
         unfitted = (random.decoder(random.encoder(x)) - target).square().mean()
-    assert fitted < 0.2 * target.var() < unfitted  # 8 of 768 numbers
+    assert error < 0.2 * target.var() < unfitted  # 8 of 768 numbers
     spread = latent.std((0, 2, 3))
     assert spread.argmax() == 0
     assert latent.mean((0, 2, 3)).abs().max() < 0.5 * spread[0]
@@ -131,11 +139,33 @@ def test_fitted_priors_beat_one_width_for_all() -> None:
 
 
 def test_a_warm_start_is_not_fitted(pool: ImagePool, tmp_path: Path) -> None:
-    fitted = start(pool, tmp_path / "a", steps=1)
-    fitted.run()
-    again = start(pool, tmp_path / "b", init=str(tmp_path / "a" / CHECKPOINT))
-    for name, value in fitted.average.items():
+    first = start(pool, tmp_path / "a", steps=1)
+    first.run()
+    again = start(pool, tmp_path / "b", init=str(tmp_path / "a" / CHECKPOINT), lr=0.0, lr_final=0.0)
+    again._train_step()
+    for name, value in first.average.items():
         assert torch.equal(again.average[name], value), name
+
+
+def test_the_picture_is_learned_first(pool: ImagePool, tmp_path: Path) -> None:
+    """Nothing else moves until then; what follows is fitted when its turn comes, also after an interruption there."""
+    trainer = start(pool, tmp_path, picture_steps=2, steps=4)
+    first = {name: p.detach().clone() for name, p in trainer.parameters.items()}
+    for _ in range(2):
+        trainer._train_step()
+    moved = {name for name, p in trainer.parameters.items() if not torch.equal(p, first[name])}
+    assert moved
+    assert all(name.startswith(("encoder.denoiser.", "encoder.demosaic.")) for name in moved)
+    trainer.save()
+    again = start(pool, tmp_path, picture_steps=2, steps=4)
+    for run in (trainer, again):
+        run._train_step()
+    assert not torch.equal(trainer.model.encoder.transform.weight, first["encoder.transform.weight"])
+    for name, value in trainer.parameters.items():
+        assert torch.equal(again.parameters[name], value), name
+    with pytest.raises(ZooError, match="has no picture in its encoder; leave 'picture_steps' out"):
+        config = dataclasses.replace(trainer.config, model="balle-bayer-ps")
+        make_trainer(create_model("balle-bayer-ps"), config, pool, tmp_path / "b").run()
 
 
 def test_interrupted_run_equals_uninterrupted(pool: ImagePool, tmp_path: Path) -> None:
@@ -168,7 +198,7 @@ def test_a_checkpoint_without_the_priors_state_goes_on(pool: ImagePool, tmp_path
 
 def test_idle_priors_are_trained_on_what_is_expensive(pool: ImagePool, tmp_path: Path) -> None:
     def improvement(idle: bool) -> float:
-        trainer = start(pool, tmp_path / str(idle), lr=1e-2)
+        trainer = fitted(pool, tmp_path / str(idle), lr=1e-2)
         priors = trainer.model.priors
         with torch.no_grad():
             trainer.model.log_gain -= trainer.model.log_gain[0].clone()  # symbols of one digit

@@ -86,7 +86,7 @@ def open_method(name: str, args: argparse.Namespace) -> Opened:
         "weights_sha256": weights_sha256,
         "licence": spec.licence,
         "cost": {"params": spec.params, "gmac_per_mp": spec.gmac_per_mp},
-        "versions": package_versions() | _runtime_version(runner.target),
+        "versions": package_versions() | runtime_version(runner.target),
     }
     if runner.target in EXPORTED and weights_sha256:
         check_artefact(name, runner, weights_sha256)
@@ -140,7 +140,8 @@ def package_versions() -> dict[str, str]:
     }
 
 
-def _runtime_version(target: str) -> dict[str, str]:
+def runtime_version(target: str) -> dict[str, str]:
+    """Version of what runs a target's networks; empty for torch."""
     from importlib.metadata import PackageNotFoundError, version
 
     package = {

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zoo import weights
 from zoo.cli.evaluate import levels_of, print_rich, progress_bars, split_words
-from zoo.cli.methods import Opened, open_method, package_versions
+from zoo.cli.methods import Opened, open_method, package_versions, runtime_version
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -47,12 +48,11 @@ def measure(args: argparse.Namespace) -> None:
     import torch
 
     from zoo.evaluation import bed
-    from zoo.evaluation.rate_board import ANCHORS, RateBoard, read_board
+    from zoo.evaluation.rate_board import ANCHORS, RateBoard, label, read_board
     from zoo.evaluation.rate_distortion import Measured, evaluate
 
-    for option in ("target", "precision", "tile", "quantized"):
-        if getattr(args, option) is not None:
-            raise ZooError(f"rate-distortion runs networks in torch, in fp32; leave --{option} out")
+    if args.quantized is not None:
+        raise ZooError("rate-distortion runs shipped weights; leave --quantized out")
     folder, levels = args.output_dir or EVIDENCE, levels_of("rate-distortion", bed.LEVELS, args.noise)
     _check_plot(args.plot)
     torch.set_num_threads(args.threads)
@@ -65,7 +65,8 @@ def measure(args: argparse.Namespace) -> None:
             measured = [Measured(c.codec, _record(c, level, args.threads)) for c in codecs]
             evaluate(measured, pictures, folder, fresh=args.fresh, progress=partial(progress.advance, bar))
     seconds = (time.process_time() - begun) / (len(pictures) * len(levels))
-    shown = {c.name for c in codecs} | set(ANCHORS)
+    shown = {label(c.name, c.target, c.precision) for c in codecs} | set(ANCHORS)
+    shown |= {c.name for c in codecs}  # the float model, which a quantised one is compared with
     board = RateBoard({name: found for name, found in read_board(folder).found.items() if name in shown})
     _show(board, args.plot, args.json)
     if not args.json:
@@ -140,7 +141,10 @@ def _open_one(name: str, args: argparse.Namespace, sources: dict[str, tuple[Open
         facts = {"settings": settings, "versions": versions}
         return Named(LosslessRaw(), name, CODEC, "lossless", facts)
     if first not in list_codecs():
-        return _open_compressor(name)
+        return _open_compressor(name, args)
+    for option in ("target", "precision", "tile"):
+        if getattr(args, option) is not None:
+            raise ZooError(f"{name} knows no runtimes, only compressors of `zoo list` do; leave --{option} out")
     if not developer:
         raise ZooError(f"'{name}' takes a picture; say what develops the raw before it, as in {name}+{DEVELOPERS[0]}")
     codec = get_codec(first)
@@ -159,19 +163,32 @@ def _open_one(name: str, args: argparse.Namespace, sources: dict[str, tuple[Open
     return Named(DevelopedPicture(codec, source), name, CODEC, "uint8", facts)
 
 
-def _open_compressor(name: str) -> Named:
-    """One of our own compressors."""
+def _open_compressor(name: str, args: argparse.Namespace) -> Named:
+    """One of our own compressors, with both halves in the runtime that was asked for."""
     from zoo.baselines.codecs import list_codecs
+    from zoo.cli.runtimes import open_runner
+    from zoo.evaluation import records
     from zoo.evaluation.rate_distortion import RawCompressor
     from zoo.inference.codec import open_codec
-    from zoo.models.registry import list_models
+    from zoo.models.registry import HALVES, check_compressor, list_models
 
     if name not in list_models():
         known = f"{', '.join(list_codecs())}, each +DEVELOPER, {LOSSLESS}, {PEERS} and compressors of `zoo list`"
         raise ZooError(f"unknown codec '{name}'; there are {known}")
-    compressor = open_codec(name)
-    facts = {"settings": {"codec": {}}, "weights_sha256": compressor.weights_sha256, "versions": package_versions()}
-    return Named(RawCompressor(compressor), name, "torch", "fp32", facts)
+    check_compressor(name)
+    given = args.target, args.precision, args.tile, args.threads
+    runners = {half: open_runner(name, *given, half=half)[1] for half in HALVES}
+    compressor = open_codec(name, encoder=runners["encoder"], decoder=runners["decoder"])
+    target, precision = runners["encoder"].target, runners["encoder"].precision
+    halves = [weights.verified(name, quantized=precision == "int8", half=half) for half in HALVES]
+    facts = {
+        "settings": {
+            "codec": {} if target == "torch" else {"halves_sha256": [records.sha256(file) for file in halves]}
+        },
+        "weights_sha256": compressor.weights_sha256,
+        "versions": package_versions() | runtime_version(target),
+    }
+    return Named(RawCompressor(compressor), name, target, precision, facts)
 
 
 def _record(codec: Named, level: str, threads: int) -> RateRecord:

@@ -23,6 +23,7 @@ def open_runner(
     precision: str | None = None,
     tile: int | None = None,
     threads: int | None = None,
+    half: str = "",
 ) -> tuple[str, TileRunner]:
     """Make a model ready to run.
 
@@ -32,6 +33,7 @@ def open_runner(
         precision: None for the runtime's own: fp32 for torch, else int8 where quantised weights ship.
         tile: packed side that executorch and litert are exported for; None for the exporters' own.
         threads: None for the runtime's own choice.
+        half: ``encoder`` or ``decoder`` of a compressor, which is then a registered name; empty for a denoiser.
 
     Returns:
         The model's registered name, and the runner.
@@ -45,7 +47,8 @@ def open_runner(
     suffix = Path(model).suffix
     if suffix in ARTEFACTS:
         return _open_artefact(Path(model), ARTEFACTS[suffix], runtime, precision, threads)
-    check_denoiser(model, "denoise by itself")
+    if not half:
+        check_denoiser(model, "denoise by itself")
     runtime = runtime or "torch"
     only = {"torch": "fp32", "integer": "int8"}.get(runtime)
     if only is not None and precision not in (None, only):
@@ -53,7 +56,8 @@ def open_runner(
             f"runtime {runtime} runs {only}, not {precision}; executorch, litert and onnx run all precisions"
         )
     if runtime == "torch":
-        return model, TorchRunner(create_model(model, pretrained=True), threads)
+        network = create_model(model, pretrained=True)
+        return model, TorchRunner(network.get_submodule(half) if half else network, threads)
     if runtime == "integer":
         from quantize import QuantizedModel
 
@@ -62,22 +66,26 @@ def open_runner(
             import torch
 
             torch.set_num_threads(threads)
-        return model, QuantizedModel.load(weights.verified(model, quantized=True)).integer()
-    return _open_artefact(_exported(model, runtime, precision, tile), runtime, runtime, precision, threads)
+        return model, QuantizedModel.load(weights.verified(model, quantized=True, half=half)).integer()
+    path = _exported(model, runtime, precision, tile, half)
+    if half:
+        return open_half(path, half, threads)
+    return _open_artefact(path, runtime, runtime, precision, threads)
 
 
-def _exported(model: str, target: str, precision: str | None, tile: int | None) -> Path:
+def _exported(model: str, target: str, precision: str | None, tile: int | None, half: str) -> Path:
     """The artefact of a model with its present weights, exported now if it is not there yet."""
     import export
 
     create_model(model)
-    precision = precision or ("int8" if weights.path(model, quantized=True).exists() else "fp32")
+    precision = precision or ("int8" if weights.path(model, quantized=True, half=half).exists() else "fp32")
     tile = tile or export.DEFAULT_TILE
-    path = export.artifact_path(model, target, precision, tile, _FOLDER)
-    digest = hashlib.sha256(weights.verified(model, quantized=precision == "int8").read_bytes()).hexdigest()
+    path = export.artifact_path(model, target, precision, tile, _FOLDER, half)
+    file = weights.verified(model, quantized=precision == "int8", half=half)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if not path.exists() or export.target_module(target).read_metadata(path).get("weights_sha256") != digest:
         print(f"exporting {path}, which is needed once", file=sys.stderr)
-        export.export(model, target=target, precision=precision, tile=tile, output_dir=_FOLDER)
+        export.export(model, target=target, precision=precision, tile=tile, output_dir=_FOLDER, half=half)
     return path
 
 

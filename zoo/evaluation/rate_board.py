@@ -22,6 +22,7 @@ from zoo.evaluation.rate_records import BENCHMARK, KIND, mean_points
 LEVELS = tuple(bed.LEVELS)
 ANCHORS = ("jpegxl+menon", "jpegxl+utnet-m")  # JPEG XL of a simply developed raw, and of our best denoised one
 METRIC = "psnr"
+_PLAIN = ("codec", "torch")  # targets that go without saying
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class RateBoard:
     """Evidence of one version.
 
     Attributes:
-        found: name -> level -> contents of the evidence file.
+        found: label (:func:`label`) -> level -> contents of the evidence file.
     """
 
     found: Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -122,6 +123,12 @@ class RateBoard:
                 "jpeg2k: its quality fixes the distortion, so that its curve of means overstates its rate; the means of the "
                 "pictures' own BD-rates, which `zoo evaluate --leaderboard --benchmark rate-distortion` prints, do not"
             )
+        for name in self.names:
+            floating = name.split()[0]
+            if name != floating and floating in self.found:
+                pairs = ((level, self.against(name, floating, level)) for level in self.levels(name))
+                costs = ", ".join(f"{level} {found.text()}" for level, found in pairs if found)
+                lines.append(f"{name} against the same in float: {costs}")
         for name in self.lossless:
             rates = []
             for level in self.levels(name):
@@ -167,8 +174,15 @@ def read_board(folder: Path) -> RateBoard:
     found: dict[str, dict[str, Any]] = {}
     for version, content in contents:
         if version == newest:
-            found.setdefault(content["name"], {})[content["level"]] = content
+            found.setdefault(label(content["name"], content["target"], content["precision"]), {})[content["level"]] = (
+                content
+            )
     return RateBoard(found)
+
+
+def label(name: str, target: str, precision: str) -> str:
+    """What a codec is called: its name, with the runtime where that is not torch."""
+    return name if target in _PLAIN else f"{name} {target} {precision}"
 
 
 def _lossless(record: Mapping[str, Any]) -> bool:

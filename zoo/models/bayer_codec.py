@@ -42,8 +42,12 @@ class Encoder(nn.Module):
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
+    def picture(self, x: Tensor) -> Tensor:
+        """What is transformed: packed RGB ``[N, 12, h, w]`` in the display curve, demosaiced and denoised."""
+        return self.demosaic(x) + self.denoiser(x)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.transform(self.demosaic(x) + self.denoiser(x))
+        return self.transform(self.picture(x))
 
 
 class Decoder(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
-from zoo.models.bayer_codec import BayerCodec
+from zoo.models.bayer_codec import BayerCodec, Encoder
 from zoo.models.compressor import Compressor
 from zoo.models.priors import MAX_BITS, ManyPriors, cost_table, position_costs
 from zoo.raw import vst
@@ -53,11 +53,31 @@ class CodecTrainer(Trainer):
         self._last_won = torch.zeros(model.priors.priors, dtype=torch.int64)
         self._distortion = torch.compile(distortion) if config.compile else distortion
         super().__init__(model, config, pool, folder)
-        if isinstance(model, BayerCodec) and not config.init and self.step == 0:
-            # From a generator of its own: every process of a run fits the same.
-            fit_start(model, self.data, torch.Generator(self.device).manual_seed(config.seed))
-            self.average = {n: t.detach().clone() for n, t in self._tracked().items()}
         self._last_won = self._last_won.to(self.device)
+
+    def _learning_rate(self) -> float:
+        # What is fitted has not been trained yet, when the rest already has.
+        since = self.step - self.config.picture_steps
+        fresh = 0 <= since < self.config.warmup
+        return super()._learning_rate() * (
+            (since + 1) / self.config.warmup if fresh and self.config.picture_steps else 1
+        )
+
+    def _train_step(self) -> float:
+        encoder = self.model.encoder
+        if self.step == self.config.picture_steps and isinstance(encoder, Encoder) and not self.config.init:
+            self.fit()
+        return super()._train_step()
+
+    def fit(self) -> None:
+        """Start what follows the encoder's picture as :mod:`zoo.training.codec_start` says."""
+        assert isinstance(self.model, BayerCodec)
+        # From a generator of its own: every process of a run fits the same, and so does a run that is resumed here.
+        fit_start(self.model, self.data, torch.Generator(self.device).manual_seed(self.config.seed))
+        picture = ("encoder.denoiser.", "encoder.demosaic.")
+        for name, tensor in self._tracked().items():
+            if not name.startswith(picture):
+                self.average[name].copy_(tensor.detach())
 
     def _extra_state(self) -> dict[str, Tensor]:
         # The table too: it is of weights that were, and a resumed run has to go on as it would have.
@@ -73,6 +93,8 @@ class CodecTrainer(Trainer):
         self._table = state["table"].to(self.device) if "table" in state else None
 
     def loss(self, batch: RawBatch) -> Tensor:
+        if self.step < self.config.picture_steps:
+            return self._picture_loss(batch)
         size = batch.planes.shape[0]
         quality = torch.rand(size, generator=self.generator, device=self.device)
         decoded, bits = self._code(batch, quality, training=True)
@@ -82,6 +104,18 @@ class CodecTrainer(Trainer):
         rate = bits / pixels
         # Divided by what is to be expected at this quality, else the best qualities take over the gradient.
         return ((weight * error + rate) / (0.1 + 2 * quality)).mean()
+
+    def _picture_loss(self, batch: RawBatch) -> Tensor:
+        """Of the encoder's picture, by decibels, in which every noise level counts alike."""
+        encoder = self.model.encoder
+        if not isinstance(encoder, Encoder):
+            raise ZooError(f"{self.config.model} has no picture in its encoder; leave 'picture_steps' out")
+        x = self.contract.encode(batch.planes, batch.shot, batch.read, batch.wb)
+        if self.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            picture = encoder.picture(x)
+        return self._distortion(picture.float(), batch, clamp=False).clamp_min(1e-8).log10().mean()
 
     def _code(self, batch: RawBatch, quality: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         """Decoded display values ``[N, 12, h, w]`` and bits per picture ``[N]``."""

@@ -43,6 +43,7 @@ class TrainConfig:
         teacher: a registered model with shipped weights, or a file ``NAME.safetensors`` of one, whose estimate is a second
             target; empty for none.
         teacher_weight: weight of the distance to the teacher, beside 1 for the distance to the truth.
+        picture_steps: first steps of a Bayer codec, which train only the picture that its encoder transforms.
         compile: compile a compressor's distortion (wants a C++ compiler on a CPU): 28 % less time per step of bayer-codec-m on a
             CPU core. The denoisers' loss gained nothing from it, and is not compiled.
     """
@@ -70,6 +71,7 @@ class TrainConfig:
     init: str = ""
     teacher: str = ""
     teacher_weight: float = 1.0
+    picture_steps: int = 0
     compile: bool = False
 
     def __post_init__(self) -> None:
