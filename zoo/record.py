@@ -20,7 +20,11 @@ def write_record(path: Path, kind: str, record: dict) -> None:
     """
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     program = Path(sys.argv[0])
-    name = f"python {program}" if program.suffix == ".py" and program.name != "__main__.py" else "zoo"
+    name = "zoo"
+    if program.suffix == ".py" and program.name != "__main__.py":
+        # `python -m tools.x` calls itself by its whole path; a record names nobody's folders.
+        given = program.is_absolute() and program.is_relative_to(Path.cwd())
+        name = f"python {program.relative_to(Path.cwd()) if given else program}"
     about = {"kind": kind, "command": f"{name} {shlex.join(sys.argv[1:])}".strip(), "date": date}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
