@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from zoo.data.pool import ImagePool
     from zoo.data.synth import RawBatch
+    from zoo.models.bayer_codec import BayerCodec
     from zoo.training.config import TrainConfig
 
 DATA_LICENCES = (
@@ -33,6 +34,8 @@ DATA_LICENCES = (
 
 _FITTED_PATCH = 512  # sensor pixels: the tiles of files have that many
 _FITTED_RAWS = 8  # per noise level
+# With ranges from 32 raws one channel went beyond its own by a factor of two in calibration, and took a bit from all others.
+_RANGE_BATCHES = 60
 
 
 def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = None) -> Path:
@@ -64,6 +67,8 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     average = {k: v.contiguous() for k, v in averaged(tensors).items()}
     # Before anything is written: it is what may fail.
     made = None if codec is None else _make_tables(name, average, meta, data)
+    if made is not None:
+        *made, average = made
     file = folder / f"{name}.safetensors"
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     save_file(average, temporary)
@@ -101,9 +106,10 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
 
 
 def _make_tables(name: str, state: dict[str, Tensor], meta: dict[str, Any], data: Path | None) -> tuple:
-    """Entropy tables, gains and facts of a compressor's weights, see :func:`zoo.codec.learned.fit_tables`."""
+    """Entropy tables, gains and facts of a compressor's weights, see :func:`zoo.codec.learned.fit_tables`; what ships."""
     from zoo.codec.learned import fit_tables
     from zoo.data.pool import ImagePool
+    from zoo.models.bayer_codec import BayerCodec
     from zoo.models.compressor import Compressor
     from zoo.models.registry import create_model
     from zoo.training.config import TrainConfig, parse
@@ -116,8 +122,28 @@ def _make_tables(name: str, state: dict[str, Tensor], meta: dict[str, Any], data
     if not pictures.is_dir():
         raise ZooError(f"{pictures}: no such folder of training pictures, which the tables need; give one with --data")
     pool = ImagePool.from_folder(pictures, min_side=config.patch)
+    if isinstance(model, BayerCodec):
+        model.rescale_latents(1 / _ranges(model, pool, config))
     tables, gains, facts = fit_tables(model, validation_raws(pool, config))
-    return tables, gains, facts | {"pictures": "held back from training", "data_sha256": pool.digest}
+    shipped = {k: v.contiguous() for k, v in model.state_dict().items()}
+    return tables, gains, facts | {"pictures": "held back from training", "data_sha256": pool.digest}, shipped
+
+
+def _ranges(model: BayerCodec, pool: ImagePool, config: TrainConfig) -> Tensor:
+    """Largest magnitude of every latent ``[C]``, on raws as training draws them."""
+    import torch
+
+    from zoo.data.synth import RawSynthesizer
+    from zoo.models.contracts import contract_of
+
+    contract, largest = contract_of(model), torch.full((model.latents,), 1e-6)
+    synthesizer, generator = RawSynthesizer(pool, config.patch, config.noise), torch.Generator().manual_seed(12)
+    for _ in range(_RANGE_BATCHES):
+        raws = synthesizer.batch(config.batch, generator)
+        with torch.no_grad():
+            latents = model.encoder(contract.encode(raws.planes, raws.shot, raws.read, raws.wb))
+        largest = torch.maximum(largest, latents.abs().amax((0, 2, 3)))
+    return largest
 
 
 def validation_raws(pool: ImagePool, config: TrainConfig) -> Iterator[RawBatch]:

@@ -167,6 +167,26 @@ def test_gains_go_through_their_anchors_and_never_jump() -> None:
         assert torch.equal(model.gains(torch.tensor([-1.0, 2.0]))[0], gain[[0, -1]])
 
 
+def test_rescaled_latents_are_the_same_codec() -> None:
+    torch.manual_seed(0)
+    model = tiny_codec(3, 2)
+    x, quality = torch.rand(2, 12, 32, 32), torch.tensor([0.1, 0.8])
+    factors = torch.tensor([0.2, 1.0, 30.0])
+
+    def coded() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        latent = model.encoder(x)
+        gain, scale = (g[:, :, None, None] for g in model.gains(quality))
+        return latent, latent * gain, model.decoder(latent * gain * scale)
+
+    with torch.no_grad():
+        latent, scaled, picture = coded()
+        model.rescale_latents(factors)
+        again = coded()
+    assert torch.allclose(again[0], latent * factors[:, None, None], rtol=1e-4, atol=1e-5)
+    assert torch.allclose(again[1], scaled, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(again[2], picture, rtol=1e-4, atol=1e-5)
+
+
 def test_gdn_is_its_formula_and_the_inverse_multiplies() -> None:
     torch.manual_seed(0)
     x, forward, inverse = torch.randn(2, 3, 4, 4), GDN(3), GDN(3, inverse=True)

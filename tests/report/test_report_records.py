@@ -100,7 +100,8 @@ def test_more_than_the_schema_asks_for_is_welcome(tmp_path: Path) -> None:
 
 def test_unknown_kind_lists_the_kinds(tmp_path: Path) -> None:
     with pytest.raises(
-        ZooError, match=r"evidence/some/x\.json: unknown kind 'speed'; kinds are artifact, compressed, crops, instructions"
+        ZooError,
+        match=r"evidence/some/x\.json: unknown kind 'speed'; kinds are artifact, compressed, crops, instructions",
     ):
         read(tmp_path, {"kind": "speed"})
     assert len(kinds()) == 13
