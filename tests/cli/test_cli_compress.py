@@ -153,7 +153,7 @@ def test_files_of_a_model_without_weights(zoo, packed, tmp_path, monkeypatch):
         (["-o", "a.rzc", "--target-bpp", "-1"], "above 0"),
         (["-o", "a.rzc", "--model", "bayer-codec-x"], "unknown model 'bayer-codec-x'; did you mean 'bayer-codec-"),
         (["-o", "a.rzc", "--model", "utnet-m"], "is no compressor"),
-        (["-o", "a.rzc", "--model", "bayer-codec-m"], "no weights ship with this version; make them with `zoo train`"),
+        (["-o", "a.rzc", "--model", "balle-rgb"], "no weights ship with this version; make them with `zoo train`"),
         (["-o", "a.rzc", "--threads", "0"], "1 or more"),
     ],
 )

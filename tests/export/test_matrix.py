@@ -1,4 +1,4 @@
-"""Every shipped model x target x precision through `export`: written, verified, gated, described."""
+"""Every shipped model or half of one x target x precision through `export`: written, verified, gated, described."""
 
 import hashlib
 import json
@@ -26,11 +26,16 @@ from export.verify import check_gates, encode_centre, verify
 from zoo import weights
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
+from zoo.inference.codec import open_codec
 from zoo.models.contracts import get_contract
-from zoo.models.registry import create_model, get_spec, list_models
+from zoo.models.registry import create_model, get_spec, halves, list_models
 
 TILE = 64
 SHIPPED = [name for name in list_models() if weights.path(name, quantized=True).exists()]
+COMPRESSORS = [
+    n for n in list_models() if get_spec(n).codec and weights.path(n, quantized=True, half="encoder").exists()
+]
+PARTS = [(name, half) for name in (*SHIPPED, *COMPRESSORS) for half in halves(name)]
 # The smallest member of each reference family, and the smallest tile that its network takes: how far it looks around, which
 # asks for tiles of up to 1040, says nothing about whether it converts.
 REFERENCES = {"utnet2": 16, "demosaic-cnn": 16, "xtrans-unet-16": 24, "pmrid": 32}
@@ -107,17 +112,18 @@ def test_default_tiles_suit_the_halo() -> None:
 
 def test_every_compact_model_ships() -> None:
     assert list_models("utnet-*") == SHIPPED
+    assert list_models("bayer-codec-*") == COMPRESSORS
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", SHIPPED)
-def test_export(name: str, target: str, precision: str, folder: Path) -> None:
-    result = export(name, target=target, precision=precision, tile=TILE, output_dir=folder)
-    assert result.path == artifact_path(name, target, precision, TILE, folder)
+@pytest.mark.parametrize(("name", "half"), PARTS, ids=["-".join(filter(None, part)) for part in PARTS])
+def test_export(name: str, half: str, target: str, precision: str, folder: Path) -> None:
+    result = export(name, target=target, precision=precision, tile=TILE, output_dir=folder, half=half)
+    assert result.path == artifact_path(name, target, precision, TILE, folder, half)
     assert result.path.exists()
     assert result.sha256 == digest_of(result.path)
-    assert result.size_bytes < 1_000_000
+    assert result.size_bytes < (3_000_000 if half else 1_000_000)
     if precision == "int8":
         assert result.audit["conv_int8"] == result.audit["conv_total"] > 0
         if target in ("executorch", "litert"):
@@ -131,7 +137,7 @@ def test_export(name: str, target: str, precision: str, folder: Path) -> None:
     metadata = target_module(target).read_metadata(result.path)
     spec = get_spec(name)
     assert metadata["model"] == name
-    assert metadata["halo"] == str(spec.halo)
+    assert metadata["halo"] == str(spec.codec.decoder_halo if spec.codec and half == "decoder" else spec.halo)
     assert metadata["weights_sha256"] == result.weights_sha256
     assert {"contract", "input", "output", "vst", "range", "versions", "licence", "edge"} <= metadata.keys()
     entry = json.loads((folder / "manifest.json").read_text())["artifacts"][result.path.name]
@@ -148,6 +154,28 @@ def test_one_photo_gives_the_same_picture_on_every_int8_runtime(name: str, folde
         if not path.exists():
             export(name, target=target, tile=TILE, output_dir=folder)
         assert np.array_equal(target_module(target).runner(path)(x), expected), target
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_one_photo_gives_the_same_file_on_every_int8_runtime(name: str, folder: Path) -> None:
+    """And any runtime's decoder makes the same picture of it."""
+    photo = synthetic_raw(150, 130, cfa="GBRG", seed=4)
+    runners = {}
+    for target in ("executorch", "litert"):
+        for half in halves(name):
+            path = artifact_path(name, target, "int8", TILE, folder, half)
+            if not path.exists():
+                export(name, target=target, tile=TILE, output_dir=folder, half=half)
+            runners[target, half] = target_module(target).runner(path)
+    codecs = {t: open_codec(name, encoder=runners[t, "encoder"], decoder=runners[t, "decoder"]) for t, _ in runners}
+    for quality in (10, 50):
+        files = {target: codec.compress(photo, quality) for target, codec in codecs.items()}
+        assert files["executorch"] == files["litert"]
+        pictures = [codec.decompress(files["litert"]) for codec in codecs.values()]
+        assert np.array_equal(*pictures)
+        plain = open_codec(name)
+        error = np.abs(pictures[0] - plain.decompress(plain.compress(photo, quality))).mean()
+        assert 0 < error < 0.01
 
 
 def test_a_changed_file_fails_verification(folder: Path) -> None:

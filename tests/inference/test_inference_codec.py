@@ -186,7 +186,7 @@ def test_files_of_other_models_or_weights_are_refused(codec: Codec) -> None:
     for change, text in (
         ({"model": "bayer-codec-x"}, "unknown model 'bayer-codec-x'"),
         ({"model": "utnet-m"}, "utnet-m is no compressor"),
-        ({"model": "bayer-codec-m"}, "no weights ship"),
+        ({"model": "balle-rgb"}, "no weights ship"),
         ({"weights_sha256": bytes(32)}, "other weights of bayer-codec-s"),
         ({"tables_sha256": bytes(32)}, "other entropy tables"),
     ):

@@ -24,6 +24,7 @@ def build(
     *,
     steps: npt.NDArray[np.integer[Any]] | None = None,
     max_rows: int | None = None,
+    usage: npt.NDArray[np.floating[Any]] | None = None,
 ) -> EntropyTables:
     """Integer tables from probabilities; the prior of a position is taken as uniform until :func:`fit_index`.
 
@@ -34,6 +35,7 @@ def build(
         steps: [Q, C] quantiser steps in 1/65536; None for one quality with steps of 1.
         max_rows: share rows between priors and channels so that at most this many are left; None shares only rows that
             are equal. Fewer rows make a smaller file and longer runs per coder call.
+        usage: [K] >= 0, how often each prior is used, so that rows of rare ones are shared first; None for alike.
 
     Raises:
         ZooError: wrong shape, negative or non-finite probabilities, rows that add up to more than 1, see also
@@ -48,7 +50,9 @@ def build(
     flat = np.concatenate([p, escape], axis=2).reshape(-1, values + 1)
     frequencies, rows = np.unique(round_rows(flat, TOTAL), axis=0, return_inverse=True)
     if max_rows is not None and len(frequencies) > max_rows:
-        weight = np.bincount(rows.ravel()).astype(np.float64)
+        share = np.ones(priors) if usage is None else np.asarray(usage, np.float64)
+        weight = np.bincount(rows.ravel(), weights=np.repeat(share / share.sum(), channels))
+        weight += 1e-4 * weight.mean()
         shared, assigned = _share(frequencies, weight, max_rows)
         frequencies, again = np.unique(shared, axis=0, return_inverse=True)
         rows = again.ravel()[assigned][rows.ravel()]
@@ -119,8 +123,11 @@ def _share(
     """k-means in bits: at most ``count`` rows, and for each given row the one that codes its symbols shortest."""
     p = frequencies / TOTAL
     entropy = -(p * np.log2(p)).sum(axis=1)
-    order = np.argsort(entropy, kind="stable")  # start from rows spread evenly over the entropies
-    centres = frequencies[order[np.linspace(0, len(order) - 1, count).astype(np.int64)]]
+    # Start from rows spread over the entropies, denser where they are used more.
+    order = np.argsort(entropy, kind="stable")
+    reached = np.cumsum(np.sqrt(weight[order]))
+    places = np.searchsorted(reached, np.linspace(0, 1, count) * reached[-1]).clip(max=len(order) - 1)
+    centres = frequencies[order[places]]
     for _ in range(_ROUNDS):
         assigned = np.argmin(-p @ np.log2(centres / TOTAL).T, axis=1)
         sums = np.zeros(centres.shape)

@@ -26,7 +26,7 @@ from zoo.models.contracts import contract_of
 
 QUALITIES = 64
 GAINS = "gains"  # tensor float64 [QUALITIES, C]
-MAX_ROWS = 256  # of frequencies, shared by all priors and channels; costs 0.1 % of the bytes, see docs/bitstream.md
+MAX_ROWS = 512  # of frequencies, shared by all priors and channels; see docs/bitstream.md for what that costs
 _FITTED = (0, 16, 32, 48, 63)  # qualities whose symbols are looked at
 _TAIL = 1e-4  # share of a channel's symbols beyond each end of the table's range
 _LEAST_VALUES = 16
@@ -64,8 +64,11 @@ def fit_tables(
     with torch.no_grad():
         at = torch.from_numpy(low[:, None] + np.arange(values)).double()[None]
         mass = priors.probability(at - 0.5, at + 0.5).numpy()
-    tables = build(mass, low.tolist(), steps=steps, max_rows=max_rows)
     flat = [picture for pictures in symbols.values() for picture in pictures]
+    tables = build(mass, low.tolist(), steps=steps)
+    if len(tables.frequencies) > max_rows:
+        usage = sum(np.bincount(prior_map(picture, tables).ravel(), minlength=tables.priors) for picture in flat)
+        tables = build(mass, low.tolist(), steps=steps, max_rows=max_rows, usage=usage)
     for _ in range(2):  # which prior is cheapest depends on what naming it costs
         tables = fit_index(tables, [prior_map(picture, tables) for picture in flat])
     outside = sum(int(((s < low[:, None, None]) | (s >= low[:, None, None] + values)).sum()) for s in flat)

@@ -69,6 +69,7 @@ def sections(shelf: Shelf, crops: Path) -> list[Section]:
         Section("Real raws, before and after", [Text(before), *shown]) if shown else None,
         quality_sections.targets(shelf),
         quality_sections.int8_cost(shelf),
+        quality_sections.compressed(shelf),
         runtime_sections.times(shelf),
         file_sections.files(shelf),
         runtime_sections.profiles(shelf),
@@ -92,7 +93,7 @@ def rendered(root: Path, evidence: Path) -> dict[Path, str]:
     except OSError as error:
         raise ZooError(f"{readme}: {error.strerror}; run this in the project's folder") from error
     files = {readme: fill(text, lambda name: render(name, evidence), str(README))}
-    files |= {root / CARDS / f"{name}.md": card(shelf, name) for name in shelf.models}
+    files |= {root / CARDS / f"{name}.md": card(shelf, name) for name in (*shelf.models, *shelf.compressors)}
     return files | {root / FRONTIER: _frontier(shelf)}
 
 
@@ -110,7 +111,7 @@ def findings(root: Path, evidence: Path) -> list[str]:
     wrong += not_repeatable(shelf.records) + not_shipped(shelf.records)
     stale = [path.relative_to(root) for path, text in rendered(root, evidence).items() if _read(path) != text]
     wrong += [f"{path}: is stale; run `zoo report --update`" for path in stale]
-    gone = set(_cards(root)) - {root / CARDS / f"{name}.md" for name in shelf.models}
+    gone = set(_cards(root)) - {root / CARDS / f"{name}.md" for name in (*shelf.models, *shelf.compressors)}
     return wrong + [f"{path.relative_to(root)}: no such model ships; delete it" for path in sorted(gone)]
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from zoo import weights
 from zoo.evaluation.leaderboard import LEVELS
-from zoo.models.registry import DEFAULT_MODEL, get_spec
+from zoo.models.registry import DEFAULT_MODEL, HALVES, ModelSpec, get_spec
 from zoo.report.choose import LEVEL, Shelf
 from zoo.report.document import Row, Section, Table, Text
 from zoo.report.file_sections import delegation, headroom
 from zoo.report.markdown import document
-from zoo.report.quality_tables import INT8, number, quantization
+from zoo.report.quality_tables import INT8, number, quantization, rate_distortion
 from zoo.report.records import by_machine, of_kind
 from zoo.report.tables import parity
 
@@ -22,6 +22,8 @@ def card(shelf: Shelf, name: str) -> str:
     """The card of a model that ships weights, as Markdown."""
     spec, facts = get_spec(name), weights.card(name)
     assert facts is not None
+    if spec.codec is not None:
+        return _compressor(shelf, spec, facts)
     lead = (
         f"{_NOTE}\n\n{facts['description']} {spec.params:,} parameters, {spec.gmac_per_mp:.1f} GMAC per sensor megapixel, "
         f"contract `{spec.contract}`, halo {spec.halo} packed pixels. Licence of code and weights: {facts['licence']}."
@@ -37,6 +39,45 @@ def card(shelf: Shelf, name: str) -> str:
     return document(name, lead, sections)
 
 
+def _compressor(shelf: Shelf, spec: ModelSpec, facts: dict) -> str:
+    codec, name = spec.codec, spec.name
+    assert codec is not None
+    lead = (
+        f"{_NOTE}\n\n{facts['description']} {spec.params:,} parameters, {codec.encoder_gmac_per_mp:.1f} GMAC per megapixel "
+        f"to encode, {codec.decoder_gmac_per_mp:.1f} to decode, {codec.latents} integers per {codec.stride}x{codec.stride}, "
+        f"contract `{spec.contract}`. Licence of code and weights: {facts['licence']}."
+    )
+    sections = [
+        Section("Rate and distortion", [Text(_RATE), rate_distortion(shelf.evidence, name), _tables(facts)]),
+        Section("Files", [_files(shelf, name), delegation(shelf.records, name)]),
+        Section("Time", [Text(_TIME), *_times(shelf, name)]),
+        Section("Training", [_training(facts)]),
+        Section("Limits", [Text(_LIMITS)]),
+        Section("Run it", [Text(_CODEC_COMMANDS.format(name=name))]),
+    ]
+    return document(name, lead, sections)
+
+
+def _tables(facts: dict) -> Table:
+    told = facts["tables"]
+    rates = ", ".join(f"{q}: {rate:.2f}" for q, rate in told["bits_per_pixel"].items())
+    rows = [
+        ("values with a frequency of their own", str(told["values"])),
+        ("distinct rows of frequencies", str(told["rows"])),
+        ("symbols that had to escape", f"{told['escapes']:.1e} of {told['symbols']:,}"),
+        ("bits per pixel by quality, all noise levels", rates),
+    ]
+    return Table(["entropy tables, on held-back training pictures", ""], [Row(row) for row in rows])
+
+
+_RATE = (
+    "BD-rate on pictures that were not trained on, in real bytes, distortion against the clean picture "
+    "(`zoo evaluate --benchmark rate-distortion`)."
+)
+_CODEC_COMMANDS = (
+    "```sh\nzoo compress IMG_0001.dng -o photo.rzc --model {name} --quality 40\nzoo decompress photo.rzc -o out.tif\n"
+    "zoo export {name} --target litert\n```"
+)
 _QUALITY = (
     "PSNR of developed sRGB in dB, on the pictures that all methods of the leaderboard share (Kodak and McMaster, which were not "
     'trained on), mosaicked with noise at four levels; `docs/architecture.md`, "The bed".'
@@ -98,11 +139,14 @@ def _times(shelf: Shelf, name: str) -> list[Table]:
 
 def _training(facts: dict) -> Table:
     training, quantization = facts.get("training", {}), facts.get("quantization", {})
-    tuning = quantization.get("training", {})
+    stages = {half: quantization[half] for half in HALVES if half in quantization} or {"": quantization}
     rows = [
         ("training pictures", f"{facts['data']['licences']}; sha256 of the list `{facts['data']['sha256'][:12]}`"),
         ("steps, hours, device", _effort(training) + f", {training.get('device', 'device not recorded')}"),
-        ("int8", f"{quantization.get('recipe', '-')}, {_effort(tuning)}"),
+        *(
+            (f"int8 {half}".strip(), f"{stage.get('recipe', '-')}, {_effort(stage.get('training', {}))}")
+            for half, stage in stages.items()
+        ),
         *((f"`{file}`", f"sha256 `{digest}`") for file, digest in sorted(facts["sha256"].items())),
     ]
     return Table(["what", "weights' card"], [Row(row) for row in rows])

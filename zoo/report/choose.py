@@ -65,6 +65,12 @@ class Shelf:
         return sorted((n for n in names if get_spec(n).codec is None), key=lambda n: (get_spec(n).gmac_per_mp, n))
 
     @cached_property
+    def compressors(self) -> list[str]:
+        """Compressors that ship weights, cheapest first."""
+        names = [p.stem for p in weights.FOLDER.glob("*.yaml")]
+        return sorted((n for n in names if get_spec(n).codec), key=lambda n: (get_spec(n).gmac_per_mp, n))
+
+    @cached_property
     def board(self) -> Leaderboard | None:
         """The leaderboard; None without quality evidence."""
         try:

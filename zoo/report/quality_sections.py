@@ -11,7 +11,16 @@ from zoo.evaluation.leaderboard import Row as Ranked
 from zoo.report.charts import Line, Point, figure, frontier, lines, scatter
 from zoo.report.choose import Shelf, fp32_ms_per_megapixel
 from zoo.report.document import Block, Chart, Row, Section, Table, Text, merged
-from zoo.report.quality_tables import INT8, LABELS, float_models, leaderboard, number, quantization, row_sources
+from zoo.report.quality_tables import (
+    INT8,
+    LABELS,
+    float_models,
+    leaderboard,
+    number,
+    quantization,
+    rate_distortion,
+    row_sources,
+)
 from zoo.report.records import by_machine, of_kind
 
 NOISY_DB = "mean PSNR over the noisy levels, dB"
@@ -163,6 +172,18 @@ def noise_levels(shelf: Shelf) -> Section:
     return Section(
         title, [Chart("PSNR at each noise level", svg, Table(["method", *LEVELS], rows)), *_gains(shelf, shown)]
     )
+
+
+def compressed(shelf: Shelf) -> Section | None:
+    """Compressors and picture codecs."""
+    table = rate_distortion(shelf.evidence)
+    return Section("Compressed photos", [Text(_COMPRESSED), table]) if table.rows else None
+
+
+_COMPRESSED = (
+    "What a noisy raw becomes in how many bytes: picture codecs behind two developers, and compressors that take the raw itself. "
+    "Scenes and noise are those of the bed."
+)
 
 
 def _gains(shelf: Shelf, shown: list[Ranked]) -> list[Block]:

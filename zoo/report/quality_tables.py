@@ -10,7 +10,7 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.evaluation import leaderboard as ranking
 from zoo.evaluation.leaderboard import CLASSICAL, LEVELS, PEER, NoEvidence, Values, read_evidence, read_leaderboard
-from zoo.evaluation.rate_board import ANCHORS, read_board
+from zoo.evaluation.rate_board import ANCHORS, RateBoard, read_board
 from zoo.models.registry import DEFAULT_MODEL, get_spec
 from zoo.report.document import Row, Table
 
@@ -144,9 +144,11 @@ def quantization(evidence: Path) -> Table:
     return Table(["model", "int8 by", *(f"{level}: mean / worst loss, dB" for level in LEVELS)], rows)
 
 
-def rate_distortion(evidence: Path) -> Table:
-    """Codecs against the two anchors, on curves of means; see :mod:`zoo.evaluation.rate_board`."""
+def rate_distortion(evidence: Path, only: str = "") -> Table:
+    """Codecs against the two anchors, on curves of means; see :mod:`zoo.evaluation.rate_board`. ``only``: one of ours."""
     board = read_board(evidence / "rate-distortion")
+    if only:
+        board = RateBoard({n: found for n, found in board.found.items() if n.split()[0] == only or n in ANCHORS})
     rows = []
     for name in board.names:
         cells = []
