@@ -1,7 +1,7 @@
 """Whole-photo timings: python tools/photos.py [MEGAPIXELS ...]. Writes evidence/photos/*.json.
 
-Makes synthetic 12-bit DNGs, runs `zoo denoise` on each in a process of its own, and keeps what it reports. Sizes up to 48 MP
-show whether memory grows with the photo.
+Makes synthetic 12-bit DNGs, runs `zoo denoise`, `compress` and `decompress` on each in processes of their own, and keeps what they
+report. Sizes up to 48 MP show whether memory grows with the photo.
 """
 
 import json
@@ -9,15 +9,20 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from export import export
 from export.benchmark import host
 from zoo.data.scene import synthetic_raw
+from zoo.models.registry import HALVES
 from zoo.raw import write_dng
 from zoo.record import write_record
 
 RUNTIMES = {"litert": "int8", "executorch": "int8", "torch": "fp32"}
+COMPRESSOR = "bayer-codec-m"
+_COMPARED = (3.0, 12.0)  # sizes that all runtimes are timed at
 
 
 def write_photo(path: Path, megapixels: float) -> tuple[int, int]:
@@ -42,35 +47,51 @@ def write_photo(path: Path, megapixels: float) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Time every size on every runtime."""
+    """Time every size on every runtime, and the compressor's two halves."""
     sizes = [float(a) for a in sys.argv[1:]] or [3.0, 12.0, 24.0, 48.0]
+    encoder, decoder = (_exported(half) for half in HALVES)
     with tempfile.TemporaryDirectory() as folder:
+        # Commands run in that folder, since reports name files as commands do.
         for size in sizes:
             photo = Path(folder) / "photo.dng"
             height, width = write_photo(photo, size)
+            megapixels = height * width / 1e6
             for runtime, precision in RUNTIMES.items():
-                if runtime != "litert" and size not in (3.0, 12.0):
-                    continue
-                # In that folder, since the report names files as the command does.
-                command = [sys.executable, "-m", "zoo", "denoise", photo.name, "-o", "out.tif", "--runtime", runtime]
-                result = subprocess.run(
-                    [*command, "--threads", "2", "--json"], capture_output=True, text=True, check=True, cwd=folder
-                )
-                report = json.loads(result.stdout)
-                (done,) = report["files"]
-                megapixels = height * width / 1e6
-                record = {
-                    "megapixels": megapixels,
-                    "runtime": f"{runtime} {precision}",
-                    "threads": 2,
-                    "seconds": done["seconds"],
-                    "seconds_per_mp": done["seconds"] / megapixels,
-                    "peak_rss_mb": done["peak_rss_mb"],
-                    "machine": host(),
-                    "report": report,
-                }
-                write_record(Path("evidence/photos") / f"{runtime}-{size:g}mp.json", "photo", record)
-                print(f"{megapixels:.1f} MP {runtime}: {done['seconds']:.1f} s, {done['peak_rss_mb']:.0f} MB")
+                if runtime == "litert" or size in _COMPARED:
+                    report = _run(folder, "denoise", photo.name, "-o", "out.tif", "--runtime", runtime)
+                    _record(f"{runtime}-{size:g}mp", f"{runtime} {precision}", megapixels, report["files"][0], report)
+            if size in _COMPARED or size == max(sizes):
+                for verb, options in {
+                    "compress": (photo.name, "-o", "out.rzc", "--model", str(encoder)),
+                    "decompress": ("out.rzc", "-o", "out.tif", "--decoder", str(decoder)),
+                }.items():
+                    report = _run(folder, verb, *options)
+                    _record(f"{verb}-{size:g}mp", f"{verb}, {COMPRESSOR}, litert int8", megapixels, report, report)
+
+
+def _exported(half: str) -> Path:
+    """The half's int8 artefact for LiteRT, of the weights that ship."""
+    return export(COMPRESSOR, target="litert", output_dir="artifacts", half=half).path.resolve()
+
+
+def _run(folder: str, *words: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "zoo", *words, "--threads", "2", "--json"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout)
+
+
+def _record(name: str, runtime: str, megapixels: float, done: dict[str, Any], report: dict[str, Any]) -> None:
+    record = {
+        "megapixels": megapixels,
+        "runtime": runtime,
+        "threads": 2,
+        "seconds": done["seconds"],
+        "seconds_per_mp": done["seconds"] / megapixels,
+        "peak_rss_mb": done["peak_rss_mb"],
+        "machine": host(),
+        "report": report,
+    }
+    write_record(Path("evidence/photos") / f"{name}.json", "photo", record)
+    print(f"{megapixels:.1f} MP {runtime}: {done['seconds']:.1f} s, {done['peak_rss_mb']:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -33,3 +33,11 @@ def write_record(path: Path, kind: str, record: dict) -> None:
         temporary.replace(path)
     except OSError as error:
         raise ZooError(f"{path}: cannot be written ({error.strerror}); give another --record") from error
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    import resource
+
+    # Linux counts in KiB, macOS in bytes.
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), 1)

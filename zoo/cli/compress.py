@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
+from zoo.record import peak_rss_mb
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> None:
         "bytes": len(data),
         "bits_per_pixel": round(8 * len(data) / raw.mosaic.size, 5),
         "seconds": round(seconds, 3),
+        "peak_rss_mb": peak_rss_mb(),
     }
     if args.json:
         print(json.dumps(facts, indent=1))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
+from zoo.record import peak_rss_mb
 
 if TYPE_CHECKING:
     from zoo.codec import Box
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
         "height": shape[0],
         "damaged_share": round(lost / (shape[0] * shape[1]), 6),
         "seconds": round(seconds, 3),
+        "peak_rss_mb": peak_rss_mb(),
     }
     if args.json:
         print(json.dumps(facts, indent=1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
+from zoo.record import peak_rss_mb
 
 RAW_SUFFIXES = (
     *(".dng", ".npz", ".crw", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".rwl"),
@@ -136,8 +136,6 @@ def _one(file: Path, target: Path, format: str, runner: Any, spec: Any, args: ar
             raise ZooError(f"{target.parent}: cannot be made ({error.strerror}); choose another folder") from error
         save(target, bands, raw, format=format, linear=args.linear, exposure=args.exposure)
     seconds = time.perf_counter() - start
-    # Linux counts in KiB, macOS in bytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {
         "input": str(file),
         "output": str(target),
@@ -148,7 +146,7 @@ def _one(file: Path, target: Path, format: str, runner: Any, spec: Any, args: ar
         "white_balance": raw.metadata.get("wb_source"),
         "seconds": round(seconds, 3),
         "seconds_per_mp": round(seconds / megapixels, 4),
-        "peak_rss_mb": round(peak, 1),
+        "peak_rss_mb": peak_rss_mb(),
     }
 
 

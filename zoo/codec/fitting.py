@@ -52,7 +52,7 @@ def build(
     if max_rows is not None and len(frequencies) > max_rows:
         share = np.ones(priors) if usage is None else np.asarray(usage, np.float64)
         weight = np.bincount(rows.ravel(), weights=np.repeat(share / share.sum(), channels))
-        weight += 1e-4 * weight.mean()
+        weight = weight.astype(np.float64) + 1e-4 * weight.mean()
         shared, assigned = _share(frequencies, weight, max_rows)
         frequencies, again = np.unique(shared, axis=0, return_inverse=True)
         rows = again.ravel()[assigned][rows.ravel()]
