@@ -1,7 +1,7 @@
 """Whole-photo timings: python tools/photos.py [MEGAPIXELS ...]. Writes evidence/photos/*.json.
 
-Makes synthetic 12-bit DNGs, runs `zoo denoise`, `compress` and `decompress` on each in processes of their own, and keeps what they
-report. Sizes up to 48 MP show whether memory grows with the photo.
+Makes synthetic 12-bit DNGs, runs `zoo denoise`, `compress` and `decompress` on each in processes of their own, and keeps what
+they report. Sizes up to 48 MP show whether memory grows with the photo.
 """
 
 import json

@@ -68,7 +68,7 @@ def fit_tables(
     tables = build(mass, low.tolist(), steps=steps)
     if len(tables.frequencies) > max_rows:
         counts = [np.bincount(prior_map(picture, tables).ravel(), minlength=tables.priors) for picture in flat]
-        usage = np.sum(counts, axis=0, dtype=np.float64)
+        usage = np.stack(counts).sum(axis=0).astype(np.float64)
         tables = build(mass, low.tolist(), steps=steps, max_rows=max_rows, usage=usage)
     for _ in range(2):  # which prior is cheapest depends on what naming it costs
         tables = fit_index(tables, [prior_map(picture, tables) for picture in flat])
