@@ -52,7 +52,8 @@ def main() -> None:
         Path("artifacts", f["path"]).resolve() for f in _zoo(".", "export", COMPRESSOR, "--target", "litert")
     )
     with tempfile.TemporaryDirectory() as folder:
-        # Commands run in that folder, since reports name files as commands do.
+        # Commands run in that folder, since reports name files as commands do; artefacts are those of this one.
+        (Path(folder) / "artifacts").symlink_to(Path("artifacts").resolve())
         for size in sizes:
             photo = Path(folder) / "photo.dng"
             height, width = write_photo(photo, size)

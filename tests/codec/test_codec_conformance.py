@@ -8,28 +8,44 @@ import pytest
 from reference_decoder import crc32c as reference_crc
 from reference_decoder import decode_tile, encode, read_file, tables_sha256
 
+from zoo import weights
 from zoo.codec import EntropyTables, encode_latents, parse, read_tile
 from zoo.codec.container import crc32c
 from zoo.codec.entropy import prior_map
+from zoo.inference.codec import open_codec
 
-CASES = ("tiles", "one_prior", "many_priors", "escapes", "zeros")
+TOYS = ("tiles", "one_prior", "many_priors", "escapes", "zeros")
+PHOTOS = ("photo-bayer-codec-m", "photo-bayer-codec-s")
 
 
-@pytest.mark.parametrize("name", CASES)
+def tables_of(vectors: Path, name: str) -> EntropyTables:
+    """Of a toy its own, of a photo those that ship with its compressor."""
+    shipped = weights.tables_path(name.removeprefix("photo-"))
+    return EntropyTables.load(shipped if name in PHOTOS else vectors / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("name", (*TOYS, *PHOTOS))
 def test_vectors_decode_to_what_was_recorded(vectors: Path, name: str) -> None:
-    tables = EntropyTables.load(vectors / f"{name}.safetensors")
+    tables = tables_of(vectors, name)
     stream = parse(vectors / f"{name}.rzc")
     with np.load(vectors / f"{name}.npz") as expected:
-        assert len(expected.files) == 2 * stream.tiles.count
+        assert len(expected.files) == 2 * stream.tiles.count + (name in PHOTOS)
         for tile in range(stream.tiles.count):
             latents = read_tile(stream, tile, tables)
             np.testing.assert_array_equal(latents, expected[f"latents_{tile}"])
             np.testing.assert_array_equal(prior_map(latents, tables), expected[f"priors_{tile}"])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PHOTOS)
+def test_photos_are_the_recorded_pictures(vectors: Path, name: str) -> None:
+    codec = open_codec(name.removeprefix("photo-"))
+    with np.load(vectors / f"{name}.npz") as expected:
+        np.testing.assert_allclose(codec.decompress(vectors / f"{name}.rzc"), expected["rgb"], atol=2e-3)
+
+
+@pytest.mark.parametrize("name", (*TOYS, *PHOTOS))
 def test_a_decoder_written_from_the_document_agrees(vectors: Path, name: str) -> None:
-    tables = {n: t.tolist() for n, t in EntropyTables.load(vectors / f"{name}.safetensors").tensors(prefix="").items()}
+    tables = {n: t.tolist() for n, t in tables_of(vectors, name).tensors(prefix="").items()}
     file = read_file((vectors / f"{name}.rzc").read_bytes())
     rows, columns = file["grid"]
     core, tile = file["core"], 0
@@ -46,7 +62,7 @@ def test_a_decoder_written_from_the_document_agrees(vectors: Path, name: str) ->
     assert tile == len(file["payloads"])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TOYS)
 def test_the_tables_name_is_the_documents(vectors: Path, name: str) -> None:
     tables = EntropyTables.load(vectors / f"{name}.safetensors")
     want = tables_sha256({n: t.tolist() for n, t in tables.tensors(prefix="").items()})
@@ -95,8 +111,8 @@ def test_the_generator_still_makes_these_files(vectors: Path, toys: ModuleType) 
             assert sorted(recorded.files) == sorted(expected)
             for key in recorded.files:
                 np.testing.assert_array_equal(recorded[key], expected[key])
-    assert tuple(names) == CASES
-    assert {f.stem for f in vectors.iterdir()} == set(CASES)
+    assert tuple(names) == TOYS
+    assert {f.stem for f in vectors.iterdir()} == {*TOYS, *PHOTOS}
 
 
 def test_crc32c_is_castagnolis() -> None:
