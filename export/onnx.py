@@ -96,7 +96,9 @@ def convert(module: torch.nn.Module, example: torch.Tensor) -> Any:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
         if node.op_type in _CONVS and len(node.input) > 2:
-            layer = node.input[2].rpartition(".")[0]  # biases keep their parameter's name, weights of int8 do not
+            # Weights of int8 do not keep their parameter's name, and of equal biases the exporter keeps one.
+            named = node.input[1] if node.input[1].endswith(".weight") else node.input[2]
+            layer = named.rpartition(".")[0]
             node.name = layer.removeprefix("net.") or node.name
     model.graph.ClearField("value_info")
     model.graph.ClearField("metadata_props")

@@ -51,7 +51,8 @@ def problems_of(clone: Path) -> list[str]:
 
 def test_update_makes_all_files_and_a_second_one_changes_nothing(clone: Path) -> None:
     names = {p.stem for p in (clone / "docs" / "models").iterdir()}
-    assert names == set(Shelf(EVIDENCE).models) and (clone / "docs" / "frontier.svg").exists()
+    shelf = Shelf(EVIDENCE)
+    assert names == {*shelf.models, *shelf.compressors} and (clone / "docs" / "frontier.svg").exists()
     assert update(clone, clone / "evidence") == [] == problems_of(clone)
 
 
