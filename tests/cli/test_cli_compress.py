@@ -31,7 +31,7 @@ def written(folder):
 def test_there_and_back(zoo, compressor, photo, packed, tmp_path):
     camera = open_codec(compressor).decompress(packed)
     header = parse(packed).header
-    assert (header.height, header.width, header.cfa, header.quality, header.model) == (61, 90, "GRBG", 32, compressor)
+    assert (header.height, header.width, header.cfa, header.quality, header.model) == (61, 90, "GRBG", 48, compressor)
     assert read_thumbnail(parse(packed).thumbnail()).shape == (31, 46, 3)  # of the aligned mosaic
     for name in ("a.tiff", "a.tif", "a.png", "a.jpg", "a.dng"):
         code, out, err = zoo("decompress", packed, "-o", tmp_path / name, "--threads", "1")
@@ -77,7 +77,7 @@ def test_show(zoo, compressor, packed, monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "FOLDER", tmp_path)  # it takes no weights
     code, out, _ = zoo("show", packed)
     assert code == 0
-    for text in (f"model: {compressor}", "quality: 32", "height: 61", "GRBG", "damaged: 0"):
+    for text in (f"model: {compressor}", "quality: 48", "height: 61", "GRBG", "damaged: 0"):
         assert text in out
     facts = json.loads(zoo("show", packed, "--json")[1])
     assert facts["bytes"] == packed.stat().st_size

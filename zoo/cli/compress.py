@@ -22,7 +22,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add("input", type=Path, metavar="IN", help="raw file")
     add("-o", "--output", required=True, type=Path, metavar="OUT.rzc")
     rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--quality", type=int, metavar="Q", help="0 to 63, continuous over the rates (default: 32)")
+    rate.add_argument("--quality", type=int, metavar="Q", help="0 to 63, continuous over the rates (default: 48)")
     rate.add_argument("--target-bpp", type=float, metavar="B", help="best quality of at most B bits per sensor pixel")
     add("--model", metavar="NAME", help="registered compressor, or an exported encoder (default: bayer-codec-m)")
     add("--no-thumbnail", action="store_true", help="leave the thumbnail out, up to 16 kB")

@@ -35,7 +35,7 @@ from zoo.models.registry import ModelSpec, check_compressor, create_model, get_s
 from zoo.raw import XTRANS, RawImage, apply_orientation, camera_to_srgb_matrix, srgb_encode
 
 DEFAULT_COMPRESSOR = "bayer-codec-m"
-DEFAULT_QUALITY = 32
+DEFAULT_QUALITY = 48  # at 32 blocks show in dark scenes
 TILE = 512  # sensor pixels per side of a tile where the runtime leaves the choice
 MAX_TILE = 2048  # of a file that is decoded: what a window may allocate
 Source = bytes | str | os.PathLike[str]
