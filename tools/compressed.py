@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_line
 from zoo.record import write_record
 
 RECORD = Path("evidence/compressed/compressed.json")
@@ -53,7 +53,8 @@ def main() -> None:
         "--data", type=Path, default=Path("../shared/data/eval_rgb"), help="folder of evaluation pictures"
     )
     args = parser.parse_args()
-    rows, record = make(args.data)
+    with one_line():
+        rows, record = make(args.data)
     sheet(rows).save(PICTURE, "WEBP", quality=_QUALITY, method=6)
     digest = hashlib.sha256(PICTURE.read_bytes()).hexdigest()
     write_record(RECORD, "compressed", {"picture": PICTURE.name, "picture_sha256": digest, **record})

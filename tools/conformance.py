@@ -5,8 +5,8 @@ decoder has to find in it, tile by tile: ``latents_<i>`` int16 [C, h, w] and ``p
 their numbers come from integers alone, so the files are the same wherever they are made.
 
 ``photo-<model>.rzc`` and ``.npz`` are of the compressors that ship: a synthetic photo coded with their own tables, and beside its
-latents and priors ``rgb``, float16 [H, W, 3], the linear picture that their float decoders make of it. Float decoders
-elsewhere stay within 2e-3 of it.
+latents and priors ``rgb``, float16 [H, W, 3], the linear picture that their float decoders make of it. A test holds
+decoders to 2e-3 of it.
 """
 
 from __future__ import annotations
@@ -135,4 +135,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tools/conformance.py FOLDER")
     main(Path(sys.argv[1]))

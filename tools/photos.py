@@ -4,6 +4,7 @@ Makes synthetic 12-bit DNGs, runs `zoo denoise`, `compress` and `decompress` on 
 they report. Sizes up to 48 MP show whether memory grows with the photo.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -46,7 +47,9 @@ def write_photo(path: Path, megapixels: float) -> tuple[int, int]:
 
 def main() -> None:
     """Time every size on every runtime, and the compressor's two halves."""
-    sizes = [float(a) for a in sys.argv[1:]] or [3.0, 12.0, 24.0, 48.0]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sizes", nargs="*", type=float, metavar="MEGAPIXELS", help="default: 3 12 24 48")
+    sizes = parser.parse_args().sizes or [3.0, 12.0, 24.0, 48.0]
     # In a process of its own, as all below: Linux counts what a parent took before it started a child as the child's.
     encoder, decoder = (
         Path("artifacts", f["path"]).resolve() for f in _zoo(".", "export", COMPRESSOR, "--target", "litert")

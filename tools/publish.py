@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import weights
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,7 +199,10 @@ if __name__ == "__main__":
         "--data", type=Path, help="training pictures of a compressor's run (default: where it had them)"
     )
     arguments = parser.parse_args()
-    if arguments.run:
-        print(publish(arguments.run, data=arguments.data))
-    if arguments.quantized:
-        print(publish_quantized(arguments.quantized))
+    if arguments.run is None and arguments.quantized is None:
+        parser.error("nothing to publish; give a run or --quantized FILE")
+    with one_line():
+        if arguments.run:
+            print(publish(arguments.run, data=arguments.data))
+        if arguments.quantized:
+            print(publish_quantized(arguments.quantized))

@@ -19,13 +19,7 @@ def write_record(path: Path, kind: str, record: dict) -> None:
         ZooError: the folder cannot be written to.
     """
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    program = Path(sys.argv[0])
-    name = "zoo"
-    if program.suffix == ".py" and program.name != "__main__.py":
-        # `python -m tools.x` calls itself by its whole path; a record names nobody's folders.
-        given = program.is_absolute() and program.is_relative_to(Path.cwd())
-        name = f"python {program.relative_to(Path.cwd()) if given else program}"
-    about = {"kind": kind, "command": f"{name} {shlex.join(sys.argv[1:])}".strip(), "date": date}
+    about = {"kind": kind, "command": f"{_program()} {shlex.join(sys.argv[1:])}".strip(), "date": date}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +27,16 @@ def write_record(path: Path, kind: str, record: dict) -> None:
         temporary.replace(path)
     except OSError as error:
         raise ZooError(f"{path}: cannot be written ({error.strerror}); give another --record") from error
+
+
+def _program() -> str:
+    """What was typed before the arguments: ``zoo``, ``python -m tools.publish`` or ``python tools/photos.py``."""
+    # Of `python -m` argv holds the file's whole path, which is of this computer and need not run as a file.
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and not spec.name.endswith("__main__"):
+        return f"python -m {spec.name}"
+    program = Path(sys.argv[0])
+    return f"python {program}" if program.suffix == ".py" and program.name != "__main__.py" else "zoo"
 
 
 def peak_rss_mb() -> float:

@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         fresh = count(arm, artifact, cpu)
                         _show(fresh)
                         if args.record:
-                            # The record's own command: write_record would name this file by its place on this disk.
+                            # Of the words that were given, which are not always the command line's.
                             told = {"command": f"python -m tools.arm.count {shlex.join(words)}"}
                             write_record(record_path(args.record, fresh), KIND, told | fresh)
                         if args.check:

@@ -1,6 +1,6 @@
 """Where a Bayer codec's training starts: at the best linear transform coder for clean pictures, fitted in closed form.
 
-From random weights, gradient steps first have to find what block transforms always had: after 5,000 of them an autoencoder with 96
+From random weights, gradient steps first have to find what block transforms always had: after 5,000 an autoencoder with 96
 latents gave 31.6 dB at 1.25 bits per pixel on validation pictures without noise, and a fitted start 32.0 at 1.05 before its first
 step. The fit is principal components (the transform of Karhunen and Loeve) of blocks of 16x16 sensor pixels: before rounding, 96
 numbers per block keep 38.3 dB of a clean picture in the decoder's curve, 192 keep 43.6. So training's steps go into what a linear
