@@ -51,7 +51,7 @@ def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     synthesizer, generator = RawSynthesizer(pool, 128, NoiseRange()), torch.Generator().manual_seed(0)
     raws = [synthesizer.batch(4, generator) for _ in range(2)]
     fit_start(model, synthesizer, generator)  # type: ignore[arg-type]
-    tables, gains, _ = fit_tables(model, raws, max_rows=32)  # type: ignore[arg-type]
+    tables, gains, _ = fit_tables(model, raws, raws, max_rows=32)  # type: ignore[arg-type]
     file, table = folder / f"{COMPRESSOR}.safetensors", folder / f"{COMPRESSOR}-tables.safetensors"
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
     save_tables(table, tables, gains)

@@ -28,8 +28,10 @@ from zoo.raw import NoiseProfile
 Case = tuple[EntropyTables, bytes, dict[str, npt.NDArray[Any]]]
 
 
-def toy_tables(priors: int, channels: int, values: int, low: int, seed: int) -> EntropyTables:
-    """Tables whose priors go from narrow to wide, channels likewise; a few qualities."""
+def toy_tables(
+    priors: int, channels: int, values: int, low: int, seed: int, predicted: tuple[int, int] | None = None
+) -> EntropyTables:
+    """Tables whose priors go from narrow to wide, channels likewise; a few qualities; P channels predicted from M."""
     rng = np.random.default_rng(seed)
     distance = np.abs(np.arange(values) + low)
     width = 1 + 3 * np.arange(priors)[:, None, None] + np.arange(channels)[None, :, None] % 5
@@ -37,7 +39,9 @@ def toy_tables(priors: int, channels: int, values: int, low: int, seed: int) -> 
     weight = 1 / (1 + (distance * distance) / (0.25 * width * width)) ** 2
     steps = ((1 << 16) * (1 + rng.integers(0, 8, (3, channels))) + 12345) >> np.arange(3)[:, None]
     p = weight / (weight.sum(axis=2, keepdims=True) * (1 + 1 / 64))
-    return build(p, low, steps=steps)
+    shape = None if predicted is None else (predicted[0], 3, predicted[1])
+    neighbours = None if shape is None else rng.integers(-40_000, 40_000, shape).astype(np.int32)
+    return build(p, low, steps=steps, neighbours=neighbours)
 
 
 def toy_latents(tables: EntropyTables, shape: tuple[int, int], seed: int) -> npt.NDArray[np.int16]:
@@ -71,13 +75,13 @@ def toy_header(
 
 def cases() -> Iterator[tuple[str, Case]]:
     """All vectors by name."""
-    plain = _fitted(toy_tables(4, 5, 17, -8, 1))
+    plain = _fitted(toy_tables(4, 5, 17, -8, 1, (2, 4)))
     yield "tiles", _case(plain, toy_header(plain, 61, 97, "BGGR", 8, 5, 1), 10)
     single = toy_tables(1, 3, 9, -4, 2)
     yield "one_prior", _case(single, toy_header(single, 40, 40, "RGGB", 16, 3, 0), 20)
-    many = _fitted(toy_tables(64, 6, 33, -16, 3))
+    many = _fitted(toy_tables(64, 6, 33, -16, 3, (5, 3)))
     yield "many_priors", _case(many, toy_header(many, 300, 200, "GRBG", 16, 13, 2), 30)
-    skewed = replace(toy_tables(2, 2, 5, -2, 4), low=np.array([-4, 0], np.int16))
+    skewed = replace(toy_tables(2, 2, 5, -2, 4, (2, 2)), low=np.array([-4, 0], np.int16))
     extreme = [np.array([-32768, 32767, -5, 1, 0, -4, 5, -1, 1023, -1024, 3, 2], np.int16).reshape(2, 2, 3)]
     yield "escapes", _case(skewed, toy_header(skewed, 15, 24, "GBRG", 8, 4, 0), 40, extreme)
     zero = [np.zeros((5, 4, 4), np.int16)]

@@ -1,6 +1,6 @@
 """Makes shipped weights and their card from a training run: ``python -m tools.publish RUN [--quantized FILE]``.
 
-Of a compressor also its entropy tables, fitted to the run's held-back pictures.
+Of a compressor also its entropy tables, counted on the run's pictures.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from zoo import weights
 from zoo.errors import ZooError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
+    from zoo.codec.tables import EntropyTables
     from zoo.data.pool import ImagePool
     from zoo.data.synth import RawBatch
     from zoo.models.bayer_codec import BayerCodec
@@ -33,7 +36,8 @@ DATA_LICENCES = (
 
 
 _FITTED_PATCH = 512  # sensor pixels: the tiles of files have that many
-_FITTED_RAWS = 8  # per noise level
+_COUNTED_RAWS = 40  # per noise level, at five qualities: 819,200 positions
+_HELD_RAWS = 8
 # With ranges from 32 raws one channel went beyond its own by a factor of two in calibration, and took a bit from all others.
 _RANGE_BATCHES = 60
 
@@ -44,7 +48,7 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     Args:
         run: folder of the run.
         folder: where to.
-        data: the run's training pictures, which a compressor's tables are fitted to; None for where the run had them.
+        data: the run's training pictures, which a compressor's tables are counted on; None for where the run had them.
 
     Returns:
         path of the weights.
@@ -65,17 +69,15 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     name = meta["config"]["model"]
     codec = get_spec(name).codec
     average = {k: v.contiguous() for k, v in averaged(tensors).items()}
-    # Before anything is written: it is what may fail.
-    made = None if codec is None else _make_tables(name, average, meta, data)
-    if made is not None:
-        *made, average = made
+    facts: dict[str, Any] = {}
+    if codec:  # before anything is written: it is what may fail
+        average, entropy, gains, facts = _make_tables(name, average, meta, data)
     file = folder / f"{name}.safetensors"
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     save_file(average, temporary)
     temporary.replace(file)
-    files, facts, task = [file], {}, "joint denoising and demosaicing"
-    if made is not None:
-        entropy, gains, facts = made
+    files, task = [file], "joint denoising and demosaicing"
+    if codec:
         save_tables(folder / weights.tables_path(name).name, entropy, gains)
         files.append(folder / weights.tables_path(name).name)
         task = "joint denoising, demosaicing and compression"
@@ -105,14 +107,17 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     return file
 
 
-def _make_tables(name: str, state: dict[str, Tensor], meta: dict[str, Any], data: Path | None) -> tuple:
-    """Entropy tables, gains and facts of a compressor's weights, see :func:`zoo.codec.learned.fit_tables`; what ships."""
+def _make_tables(
+    name: str, state: dict[str, Tensor], meta: dict[str, Any], data: Path | None
+) -> tuple[dict[str, Tensor], EntropyTables, npt.NDArray[np.float64], dict[str, Any]]:
+    """Weights as they ship, and what :func:`zoo.codec.learned.fit_tables` makes for them."""
     from zoo.codec.learned import fit_tables
     from zoo.data.pool import ImagePool
     from zoo.models.bayer_codec import BayerCodec
     from zoo.models.compressor import Compressor
     from zoo.models.registry import create_model
     from zoo.training.config import TrainConfig, parse
+    from zoo.training.trainer import trained_on
 
     model = create_model(name)
     assert isinstance(model, Compressor)
@@ -124,9 +129,10 @@ def _make_tables(name: str, state: dict[str, Tensor], meta: dict[str, Any], data
     pool = ImagePool.from_folder(pictures, min_side=config.patch)
     if isinstance(model, BayerCodec):
         model.rescale_latents(1 / _ranges(model, pool, config))
-    tables, gains, facts = fit_tables(model, validation_raws(pool, config))
+    counted = _raws(trained_on(pool.images), pool, config, _COUNTED_RAWS, seed=13)
+    tables, gains, facts = fit_tables(model, counted, validation_raws(pool, config))
     shipped = {k: v.contiguous() for k, v in model.state_dict().items()}
-    return tables, gains, facts | {"pictures": "held back from training", "data_sha256": pool.digest}, shipped
+    return shipped, tables, gains, facts | {"data_sha256": pool.digest}
 
 
 def _ranges(model: BayerCodec, pool: ImagePool, config: TrainConfig) -> Tensor:
@@ -148,19 +154,27 @@ def _ranges(model: BayerCodec, pool: ImagePool, config: TrainConfig) -> Tensor:
 
 def validation_raws(pool: ImagePool, config: TrainConfig) -> Iterator[RawBatch]:
     """Raws of pictures that training held back, one at a time, of every noise level."""
+    from zoo.training.trainer import held_back
+
+    return _raws(held_back(pool.images), pool, config, _HELD_RAWS, seed=11)
+
+
+def _raws(
+    pictures: Sequence[Tensor], pool: ImagePool, config: TrainConfig, count: int, *, seed: int
+) -> Iterator[RawBatch]:
+    """``count`` raws per noise level of random parts of pictures, large ones if there are any."""
     import torch
 
     from zoo.data.pool import ImagePool
     from zoo.data.synth import RawSynthesizer
-    from zoo.training.trainer import VALIDATION_LEVELS, at_level, held_back
+    from zoo.training.trainer import VALIDATION_LEVELS, at_level
 
-    held = held_back(pool.images)
-    large = [i for i in held if min(i.shape[:2]) >= _FITTED_PATCH]
-    patch, pictures = (_FITTED_PATCH, large) if large else (config.patch, held)
-    generator = torch.Generator().manual_seed(11)
+    large = [i for i in pictures if min(i.shape[:2]) >= _FITTED_PATCH]
+    patch, chosen = (_FITTED_PATCH, large) if large else (config.patch, list(pictures))
+    generator = torch.Generator().manual_seed(seed)
     for shot, read in VALIDATION_LEVELS.values():
-        synthesizer = RawSynthesizer(ImagePool(pictures, pool.digest), patch, at_level(config.noise, shot, read))
-        for _ in range(_FITTED_RAWS):
+        synthesizer = RawSynthesizer(ImagePool(chosen, pool.digest), patch, at_level(config.noise, shot, read))
+        for _ in range(count):
             yield synthesizer.batch(1, generator)
 
 

@@ -75,15 +75,21 @@ def encode(symbols: list[tuple[int, list[int]]]) -> bytes:
 
 def tables_sha256(tables: dict[str, list]) -> bytes:
     """The name of entropy tables given as nested lists."""
-    digest = hashlib.sha256(b"rzc entropy tables 1\n")
+    digest = hashlib.sha256(b"rzc entropy tables 2\n")
     for name, code in zip(
-        ("frequencies", "rows", "low", "index_same", "index_left", "index_up", "steps"), "HHhiiii", strict=True
+        ("frequencies", "rows", "low", "index_same", "index_left", "index_up", "neighbours", "steps"),
+        "HHhiiiii",
+        strict=True,
     ):
-        rows = tables[name] if name != "low" else [tables[name]]
-        shape = [len(rows[0])] if name == "low" else [len(rows), len(rows[0])]
+        values, shape = tables[name], []
+        level = values
+        while isinstance(level, list):
+            shape.append(len(level))
+            level = level[0]
+        for _ in shape[1:]:
+            values = [value for row in values for value in row]
         digest.update(f"{name} {' '.join(map(str, shape))}\n".encode())
-        for row in rows:
-            digest.update(struct.pack(f"<{len(row)}{code}", *row))
+        digest.update(struct.pack(f"<{len(values)}{code}", *values))
     return digest.digest()
 
 
@@ -122,13 +128,33 @@ def decode_tile(data: bytes, height: int, width: int, tables: dict[str, list]) -
     for (channel, at), e in zip(escaped, excess, strict=True):
         latents[channel][at] = low[channel] - 1 - e // 2 if e % 2 else low[channel] + values + e // 2
     assert ans.empty
+    restore(latents, width, tables["neighbours"])
     return latents, priors
+
+
+def restore(latents: list[list[int]], width: int, weights: list[list[list[int]]]) -> None:
+    """Add to every latent what its neighbours predict of it, in place; section "Prediction"."""
+    for at in range(len(latents[0])):
+        y, x = divmod(at, width)
+        left, up, corner = at - 1, at - width, at - width - 1
+        if y == 0:
+            up = corner = left
+        elif x == 0:
+            left = corner = up
+        if at == 0:
+            continue
+        for channel, own in enumerate(weights):
+            total = sum(
+                w * latents[m][n] for row, n in zip(own, (left, up, corner), strict=True) for m, w in enumerate(row)
+            )
+            value = latents[channel][at] + (total + (1 << 15) >> 16)
+            latents[channel][at] = (value + 32768) % 65536 - 32768
 
 
 def read_file(data: bytes) -> dict:
     """Header fields and tile payloads of an ``.rzc`` file, all checksums verified."""
     magic, version, flags, head_size = struct.unpack_from("<8sHHI", data, 0)
-    assert (magic, version) == (b"\x89RZC\r\n\x1a\n", 1)
+    assert (magic, version) == (b"\x89RZC\r\n\x1a\n", 2)
     assert struct.unpack_from("<I", data, head_size - 4)[0] == crc32c(data[: head_size - 4])
     height, width, cfa, orientation, source, quality = struct.unpack_from("<2I4B", data, 16)
     channels, stride, core, balance, _, tiles, thumb, thumb_crc = struct.unpack_from("<3H2B3I", data, 28)

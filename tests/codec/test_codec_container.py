@@ -145,7 +145,7 @@ def test_texts_are_cut_between_characters(header: Header, payloads: list[bytes])
         (lambda d: d[:600], "cut off within its header"),
         (lambda d: d[:-1], "cut off after"),
         (lambda d: d + b"x", "1 bytes too long"),
-        (lambda d: d[:8] + b"\2" + d[9:], "version 2 of the format"),
+        (lambda d: d[:8] + b"\1" + d[9:], "version 1 of the format"),
         (lambda d: d[:100] + b"\1\2\3" + d[103:], "header is damaged"),
         (lambda d: d[:12] + b"\xff\xff\xff\xff" + d[16:], "header is damaged"),
         (lambda d: patched(d, 16, "<II", 0, 0), "0x0 pixels"),

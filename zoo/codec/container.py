@@ -24,7 +24,7 @@ from zoo.errors import ZooError
 SUFFIX = ".rzc"
 # As PNG's: a byte that is no ASCII, and line ends that a transfer as text would change.
 MAGIC = b"\x89RZC\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
 MAX_THUMBNAIL = 16384  # bytes
 _START = struct.Struct("<8s2HI")  # magic, version, flags, bytes up to and with the header's CRC
 _ENTRY = struct.Struct("<Q2I")  # offset, length, CRC32C

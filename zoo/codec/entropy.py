@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from zoo.codec.prediction import residual, restore
 from zoo.codec.priors import choose
 from zoo.codec.tables import TOTAL, EntropyTables
 from zoo.errors import ZooError
@@ -101,9 +102,8 @@ def encode_latents(latents: npt.NDArray[np.integer[Any]], tables: EntropyTables)
     Raises:
         ZooError: wrong shape, no integers, or values beyond int16.
     """
-    latents = _checked(latents, tables)
     coder = _coder(tables)
-    columns, excess = _columns(latents, tables)
+    columns, excess = _columns(_coded(latents, tables), tables)
     index = choose(columns, tables, latents.shape[1:])
     permutation, order, calls = coder.runs(index.ravel())
     stream = columns[:, permutation].ravel()[order].astype(np.int32)
@@ -159,7 +159,7 @@ def decode_latents(data: bytes, shape: tuple[int, int, int], tables: EntropyTabl
         columns.ravel()[escaped] = values
     if not ans.is_empty():
         raise ZooError("latents: the data are damaged (something is left at the end)")
-    return columns.reshape(shape)
+    return restore(columns.reshape(shape), tables.neighbours)
 
 
 def prior_map(latents: npt.NDArray[np.integer[Any]], tables: EntropyTables) -> npt.NDArray[np.uint8]:
@@ -168,8 +168,7 @@ def prior_map(latents: npt.NDArray[np.integer[Any]], tables: EntropyTables) -> n
     Raises:
         ZooError: see :func:`encode_latents`.
     """
-    latents = _checked(latents, tables)
-    return choose(_columns(latents, tables)[0], tables, latents.shape[1:])
+    return choose(_columns(_coded(latents, tables), tables)[0], tables, latents.shape[1:])
 
 
 def estimate_bits(latents: npt.NDArray[np.integer[Any]], tables: EntropyTables) -> float:
@@ -178,8 +177,7 @@ def estimate_bits(latents: npt.NDArray[np.integer[Any]], tables: EntropyTables) 
     Raises:
         ZooError: see :func:`encode_latents`.
     """
-    latents = _checked(latents, tables)
-    columns, excess = _columns(latents, tables)
+    columns, excess = _columns(_coded(latents, tables), tables)
     index = choose(columns, tables, latents.shape[1:])
     bits = 16 - np.log2(tables.frequencies)
     channel = np.arange(tables.channels)[:, None]
@@ -204,13 +202,14 @@ def _coder(tables: EntropyTables) -> _Coder:
     return coder
 
 
-def _checked(latents: npt.NDArray[np.integer[Any]], tables: EntropyTables) -> npt.NDArray[np.integer[Any]]:
+def _coded(latents: npt.NDArray[np.integer[Any]], tables: EntropyTables) -> npt.NDArray[np.int16]:
+    """What is coded of latents: the difference to their prediction."""
     fits = latents.ndim == 3 and latents.shape[0] == tables.channels and 0 < latents.size <= MAX_TILE_SYMBOLS
     if not fits or latents.dtype.kind not in "iu":
         raise ZooError(f"tables of {tables.channels} channels cannot code {latents.dtype} latents {latents.shape}")
     if latents.min() < -32768 or latents.max() > 32767:
         raise ZooError("latents beyond 16 bits cannot be coded; the encoder network or its scales are wrong")
-    return latents
+    return residual(latents, tables.neighbours)
 
 
 def _columns(

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zoo.codec.priors import choose
 from zoo.codec.tables import TOTAL, EntropyTables
 from zoo.errors import ZooError
 
+_RECOUNTS = 3  # the second gains 0.3 % of the bytes at most, the third 0.1 %
+_BELIEF = 20.0  # positions that what was expected weighs as much as, against what is counted; 5 do as well
 _ROUNDS = 30  # of k-means; after 10 the mean cost moves by less than 1e-4 bit
 
 
@@ -23,6 +26,7 @@ def build(
     low: int | Sequence[int],
     *,
     steps: npt.NDArray[np.integer[Any]] | None = None,
+    neighbours: npt.NDArray[np.int32] | None = None,
     max_rows: int | None = None,
     usage: npt.NDArray[np.floating[Any]] | None = None,
 ) -> EntropyTables:
@@ -33,6 +37,7 @@ def build(
             all other values and goes to the escape.
         low: the value of column 0, one for all channels or one each.
         steps: [Q, C] quantiser steps in 1/65536; None for one quality with steps of 1.
+        neighbours: of the prediction, see :class:`EntropyTables`; None for none.
         max_rows: share rows between priors and channels so that at most this many are left; None shares only rows that
             are equal. Fewer rows make a smaller file and longer runs per coder call.
         usage: [K] >= 0, how often each prior is used, so that rows of rare ones are shared first; None for alike.
@@ -64,8 +69,55 @@ def build(
         index_same=round_rows(uniform, TOTAL).astype(np.int32),
         index_left=round_rows(uniform, TOTAL // 2).astype(np.int32),
         index_up=round_rows(uniform, TOTAL // 2).astype(np.int32),
+        neighbours=np.zeros((1, 3, 1), np.int32) if neighbours is None else neighbours,
         steps=np.full((1, channels), 1 << 16) if steps is None else np.asarray(steps),
     )
+
+
+def count(
+    coded: Sequence[npt.NDArray[np.integer[Any]]],
+    maps: Sequence[npt.NDArray[np.integer[Any]]],
+    *,
+    priors: int,
+    low: int,
+    values: int,
+    steps: npt.NDArray[np.integer[Any]],
+    neighbours: npt.NDArray[np.int32],
+    max_rows: int,
+) -> EntropyTables:
+    """Tables from what photos have: frequencies counted, positions given to the prior that is cheapest for them, again counted.
+
+    Args:
+        coded: [C, h, w] of many tiles, differences to the prediction (:func:`zoo.codec.prediction.residual`).
+        maps: [h, w] of the same, a prior for each position to start from.
+        priors: K.
+        low: the value of column 0 of all channels, <= 0.
+        values: L > -low.
+        steps, neighbours, max_rows: as of :func:`build`.
+    """
+    channels = len(coded[0])
+    channel = np.arange(channels)[:, None]
+    columns = [c.reshape(channels, -1).astype(np.int64) - low for c in coded]
+    columns = [np.where((c < 0) | (c >= values), values, c) for c in columns]
+    expected: npt.NDArray[np.float64] | None = None
+    for _ in range(_RECOUNTS):
+        # Whole tables are counted at once: 12,288 rows of 66 are 6 MB.
+        flat = np.zeros(priors * channels * (values + 1))
+        for c, own in zip(columns, maps, strict=True):
+            at = (own.ravel().astype(np.int64) * channels + channel) * (values + 1) + c
+            flat += np.bincount(at.ravel(), minlength=flat.size)
+        counts = flat.reshape(priors, channels, values + 1)
+        if expected is None:
+            pooled = counts.sum(axis=0) + 1 / (values + 1)
+            expected = np.broadcast_to(pooled / pooled.sum(axis=1, keepdims=True), counts.shape)
+        mass = counts + _BELIEF * expected
+        mass /= mass.sum(axis=2, keepdims=True)
+        usage = counts[:, 0].sum(axis=1)
+        tables = build(mass[:, :, :-1], low, steps=steps, neighbours=neighbours, max_rows=max_rows, usage=usage + 1e-3)
+        expected = tables.frequencies[tables.rows] / TOTAL
+        tables = fit_index(tables, maps)
+        maps = [choose(c, tables, own.shape) for c, own in zip(columns, maps, strict=True)]
+    return fit_index(tables, maps)
 
 
 def fit_index(tables: EntropyTables, maps: Iterable[npt.NDArray[np.integer[Any]]]) -> EntropyTables:

@@ -5,7 +5,8 @@ probability and every symbol after it is noise. Here a table is *chosen* per lat
 
 The model ("ManyPriors"): K priors compete for each latent position. A prior has one row of frequencies per channel;
 positions that look alike (flat sky, grass, text) come to share a prior in training. Which prior a position uses is coded
-first, with tables that depend on the priors of its left and upper neighbours.
+first, with tables that depend on the priors of its left and upper neighbours. What is coded are latents, the lowest of them less
+what their neighbours let expect.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zoo.codec.prediction import MAX_SEEN, MAX_WEIGHT
 from zoo.errors import ZooError
 
 TOTAL = 1 << 16  # what the frequencies of a row add up to
 MAX_PRIORS = 64
 MAX_CHANNELS = 512
-MAX_VALUES = 1024  # values with a frequency of their own; int8-ish latents need at most 256
+MAX_VALUES = 1024  # values with a frequency of their own
 STEP_UNIT = 1 / 65536  # of the quantiser's steps
 MAX_STEP = 1 << 24  # 256 in those units; a latent times a step then has at most 40 bits
 PREFIX = "entropy."  # of the tensors' names, so that they can lie in one file with the weights
-_NAMES = ("frequencies", "rows", "low", "index_same", "index_left", "index_up", "steps")
+_NAMES = ("frequencies", "rows", "low", "index_same", "index_left", "index_up", "neighbours", "steps")
 _TYPES = {"frequencies": np.uint16, "rows": np.uint16, "low": np.int16}
 
 
@@ -47,6 +49,8 @@ class EntropyTables:
             their prior (K: neither exists); >= 1, rows add up to 2^16.
         index_left, index_up: int32 [K + 1, K], where they differ: the two rows, by the left and by the upper
             neighbour's prior (K: it does not exist), are added; >= 1, rows add up to 2^15 each.
+        neighbours: int32 [P, 3, M] in -2^24..2^24, P and M up to C, M up to 64: weights of the prediction of the first P
+            latents, see :mod:`zoo.codec.prediction`; zeros for none.
         steps: int32 [Q, C] in 1..2^24: the quantiser's step by quality index and channel in units of 1/65536. The decoder
             multiplies by it; the encoder may divide by something else (:meth:`quantise`).
 
@@ -60,6 +64,7 @@ class EntropyTables:
     index_same: npt.NDArray[np.int32]
     index_left: npt.NDArray[np.int32]
     index_up: npt.NDArray[np.int32]
+    neighbours: npt.NDArray[np.int32]
     steps: npt.NDArray[np.int32]
 
     def __post_init__(self) -> None:
@@ -78,7 +83,7 @@ class EntropyTables:
     def _problem(self) -> str:
         """What is wrong with the tensors, empty if nothing is."""
         shapes = {name: getattr(self, name).shape for name in _NAMES}
-        if [len(shapes[n]) for n in _NAMES] != [2, 2, 1, 2, 2, 2, 2] or 0 in [s for v in shapes.values() for s in v]:
+        if [len(shapes[n]) for n in _NAMES] != [2, 2, 1, 2, 2, 2, 3, 2] or 0 in [s for v in shapes.values() for s in v]:
             return f"shapes {shapes} are not those of zoo.codec.EntropyTables"
         (k, c), values = self.rows.shape, self.values
         if not (k <= MAX_PRIORS and c <= MAX_CHANNELS and 1 <= values <= MAX_VALUES):
@@ -87,6 +92,9 @@ class EntropyTables:
             return f"low {shapes['low']} and steps {shapes['steps']} do not fit {c} channels and 256 qualities"
         if any(shapes[n] != (k + 1, k) for n in ("index_same", "index_left", "index_up")):
             return f"the index tables do not fit {k} priors"
+        predicted, three, seen = self.neighbours.shape
+        if three != 3 or max(predicted, seen) > c or seen > MAX_SEEN or np.abs(self.neighbours).max() > MAX_WEIGHT:
+            return f"neighbours {shapes['neighbours']} do not fit {c} channels, or a weight is beyond {MAX_WEIGHT}"
         if self.rows.max() >= len(self.frequencies):
             return f"rows name table {self.rows.max()}, but there are {len(self.frequencies)}"
         low = self.low.astype(np.int64)
@@ -122,7 +130,7 @@ class EntropyTables:
     @cached_property
     def sha256(self) -> bytes:
         """32 bytes that name these tables: SHA-256 over every tensor's name, shape and little-endian values."""
-        digest = hashlib.sha256(b"rzc entropy tables 1\n")
+        digest = hashlib.sha256(b"rzc entropy tables 2\n")
         for name, tensor in self.tensors(prefix="").items():
             digest.update(f"{name} {' '.join(map(str, tensor.shape))}\n".encode())
             digest.update(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())

@@ -67,7 +67,7 @@ def _tables(facts: dict) -> Table:
         ("symbols that had to escape", f"{told['escapes']:.1e} of {told['symbols']:,}"),
         ("bits per pixel by quality, all noise levels", rates),
     ]
-    return Table(["entropy tables, on held-back training pictures", ""], [Row(row) for row in rows])
+    return Table(["entropy tables", ""], [Row(row) for row in rows])
 
 
 _RATE = (

@@ -43,6 +43,11 @@ class Score:
         return sum(values) / len(values) if len(values) == len(NOISY) else None
 
 
+def _shipped() -> list[str]:
+    """What ships weights, cheapest first."""
+    return sorted((p.stem for p in weights.FOLDER.glob("*.yaml")), key=lambda n: (get_spec(n).gmac_per_mp, n))
+
+
 @dataclass(frozen=True)
 class Shelf:
     """Evidence of the models that ship weights, read once.
@@ -61,14 +66,12 @@ class Shelf:
     @cached_property
     def models(self) -> list[str]:
         """Models that ship weights and make pictures, cheapest first."""
-        names = [p.stem for p in weights.FOLDER.glob("*.yaml")]
-        return sorted((n for n in names if get_spec(n).codec is None), key=lambda n: (get_spec(n).gmac_per_mp, n))
+        return [name for name in _shipped() if get_spec(name).codec is None]
 
     @cached_property
     def compressors(self) -> list[str]:
         """Compressors that ship weights, cheapest first."""
-        names = [p.stem for p in weights.FOLDER.glob("*.yaml")]
-        return sorted((n for n in names if get_spec(n).codec), key=lambda n: (get_spec(n).gmac_per_mp, n))
+        return [name for name in _shipped() if get_spec(name).codec is not None]
 
     @cached_property
     def board(self) -> Leaderboard | None:

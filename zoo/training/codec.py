@@ -110,21 +110,19 @@ class CodecTrainer(Trainer):
         encoder = self.model.encoder
         if not isinstance(encoder, Encoder):
             raise ZooError(f"{self.config.model} has no picture in its encoder; leave 'picture_steps' out")
-        x = self.contract.encode(batch.planes, batch.shot, batch.read, batch.wb)
-        if self.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            picture = encoder.picture(x)
+            picture = encoder.picture(self._told(batch))
         return self._distortion(picture.float(), batch, clamp=False).clamp_min(1e-8).log10().mean()
+
+    def _told(self, batch: RawBatch) -> Tensor:
+        """What the encoder sees."""
+        x = self.contract.encode(batch.planes, batch.shot, batch.read, batch.wb)
+        return x.contiguous(memory_format=torch.channels_last) if self.device.type == "cpu" else x
 
     def _code(self, batch: RawBatch, quality: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         """Decoded display values ``[N, 12, h, w]`` and bits per picture ``[N]``."""
-        x = self.contract.encode(batch.planes, batch.shot, batch.read, batch.wb)
-        if self.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)
-        bf16 = self.config.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            latent = self.model.encoder(x)
+        with self._autocast():
+            latent = self.model.encoder(self._told(batch))
         gain, scale = self.model.gains(quality)
         scaled = latent.float() * gain[:, :, None, None]
         rounded = scaled + (scaled.round() - scaled).detach()
@@ -134,7 +132,7 @@ class CodecTrainer(Trainer):
             bits = self._training_bits(scaled + noise, symbols)
         else:
             bits = self._bits(symbols, position_costs(symbols, cost_table(self.model.priors, _REACH)).min(1).indices)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with self._autocast():
             decoded = self.model.decoder(rounded * scale[:, :, None, None])
         return decoded.float(), bits
 

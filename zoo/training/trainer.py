@@ -64,7 +64,7 @@ class Trainer:
         if self.device.type == "cpu":
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         held = held_back(pool.images)
-        train = [i for n, i in enumerate(pool.images) if n % _HELD_BACK] if len(pool) > _HELD_BACK else pool.images
+        train = trained_on(pool.images)
         self.digest = pool.digest
         self.data = RawSynthesizer(
             ImagePool(train, pool.digest).to(self.device), config.patch, config.noise, config.cfa
@@ -312,6 +312,11 @@ class Trainer:
 def held_back(images: list[Tensor]) -> list[Tensor]:
     """Pictures of a pool that validate and are never trained on; all of a pool too small to spare any."""
     return images[::_HELD_BACK] if len(images) > _HELD_BACK else images
+
+
+def trained_on(images: list[Tensor]) -> list[Tensor]:
+    """The other pictures of a pool; all of a small one."""
+    return [i for n, i in enumerate(images) if n % _HELD_BACK] if len(images) > _HELD_BACK else images
 
 
 def at_level(noise: NoiseRange, shot: float, read: float) -> NoiseRange:
