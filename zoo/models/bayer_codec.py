@@ -50,10 +50,25 @@ class Encoder(nn.Module):
         return self.transform(self.picture(x))
 
 
+class DepthToSpace(nn.ConvTranspose2d):
+    """``nn.PixelShuffle(2)`` to a number of channels, as a transposed convolution with fixed weights.
+
+    A pixel shuffle is not int8 on ExecuTorch (docs/operators.md). Weights that may be learned were a third of what int8 cost the
+    decoder: of 192 per channel one is about 1, which leaves the others, each with a pixel of its own, a step of 1/127. Nothing is
+    lost, since what they learned multiplies into the layer before.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(4 * channels, channels, 2, stride=2, bias=False)
+        del self.weight
+        taps = torch.eye(4 * channels).view(4 * channels, channels, 2, 2)
+        self.register_buffer("weight", taps.contiguous(), persistent=False)
+
+
 class Decoder(nn.Module):
     """Latent ``[N, C, h, w]`` -> float ``[N, 12, 8h, 8w]``: packed RGB (channel ``c*4 + 2*dy + dx``) in the display curve."""
 
-    def __init__(self, latents: int, widths: tuple[int, int, int], head: int, linear: tuple[int, int]) -> None:
+    def __init__(self, latents: int, widths: tuple[int, int, int], head: int, linear: int) -> None:
         super().__init__()
         a, b, c = widths
         self.layers = nn.Sequential(
@@ -63,9 +78,10 @@ class Decoder(nn.Module):
             nn.Conv2d(head, OUT_CHANNELS, 3, padding=1),
         )  # fmt: skip
         # In steps of 2x2, since larger transposed convolutions are not clean on every runtime.
-        chain = (latents, *linear, OUT_CHANNELS)
         self.linear = nn.Sequential(
-            *(nn.ConvTranspose2d(i, o, 2, stride=2) for i, o in zip(chain, chain[1:], strict=False))
+            nn.ConvTranspose2d(latents, linear, 2, stride=2),
+            nn.ConvTranspose2d(linear, 4 * OUT_CHANNELS, 2, stride=2),
+            DepthToSpace(OUT_CHANNELS),
         )
         for module in self.layers:
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -90,8 +106,7 @@ class BayerCodec(Compressor):
         latents: channels of the latent, which lies at 1/8 of packed resolution (16 sensor pixels).
         decoder: widths at 1/8, 1/4 and 1/2 of packed resolution.
         head: width at packed resolution.
-        linear: widths of the decoder's linear transform at 1/4 and 1/2 of packed resolution. With 48 as the second, all values of
-            a cell of 2x2 packed pixels, nothing is lost there.
+        linear: width of the decoder's linear transform at 1/4 of packed resolution.
         priors: how many factorised priors compete for each position.
     """
 
@@ -103,7 +118,7 @@ class BayerCodec(Compressor):
         latents: int,
         decoder: tuple[int, int, int],
         head: int,
-        linear: tuple[int, int] = (96, 48),
+        linear: int = 96,
         priors: int = PRIORS,
     ) -> None:
         super().__init__(
@@ -134,7 +149,7 @@ class BayerCodec(Compressor):
 def bayer_codec_s() -> nn.Module:
     """Small: 1.1 GMAC per megapixel in, 2.9 out."""
     denoiser = CompactUtNet((16, 24), encoder_depth=(0, 1), decoder_depth=(0,), head_width=4)
-    return BayerCodec(denoiser, 128, (80, 64, 32), head=20, linear=(64, 48))
+    return BayerCodec(denoiser, 128, (80, 64, 32), head=20, linear=64)
 
 
 @register_model

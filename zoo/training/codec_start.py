@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.synth import RawSynthesizer
-from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, Encoder
+from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, DepthToSpace, Encoder
 from zoo.models.compressor import ANCHORS
+from zoo.models.contract import OUT_CHANNELS
 from zoo.models.priors import ManyPriors, cost_table, position_costs
 from zoo.raw import vst
 
@@ -86,23 +87,22 @@ def _components(pictures: list[Tensor], count: int) -> tuple[Tensor, Tensor, Ten
 
 
 def _fill_synthesis(chain: nn.Sequential, synthesis: Tensor, spread: Tensor, mean: Tensor) -> None:
-    """Factor ``[12 * 8 * 8, latents]`` into a chain of 2x2 transposed convolutions, each cutting blocks into four.
+    """Factor ``[12 * 8 * 8, latents]`` into 2x2 transposed convolutions, each cutting blocks into four.
 
     A stage with fewer channels than a block has values keeps the subspace with the most energy.
 
     Args:
-        chain: three ``ConvTranspose2d(k=2, s=2)``.
+        chain: ``ConvTranspose2d(k=2, s=2)`` whose last makes the values of a cell of 2x2, and the :class:`DepthToSpace` of those.
         synthesis: blocks from latents.
         spread: standard deviations of the latents.
         mean: the mean block.
     """
-    stages = [layer for layer in chain if isinstance(layer, nn.ConvTranspose2d)]
-    colours = stages[-1].out_channels
+    stages = [s for s in chain if isinstance(s, nn.ConvTranspose2d) and not isinstance(s, DepthToSpace)]
     side = STRIDE
     for stage in stages:
         side //= 2
-        quarters = synthesis.view(colours, 2, side, 2, side, -1).permute(1, 3, 0, 2, 4, 5)
-        parts = quarters.reshape(2, 2, colours * side * side, -1)  # [y, x, values, input channels]
+        quarters = synthesis.view(OUT_CHANNELS, 2, side, 2, side, -1).permute(1, 3, 0, 2, 4, 5)
+        parts = quarters.reshape(2, 2, OUT_CHANNELS * side * side, -1)  # [y, x, values, input channels]
         weighted = (parts * spread).permute(2, 0, 1, 3).flatten(1)
         subspace = _even(torch.linalg.svd(weighted)[0][:, : stage.out_channels])
         if stage.out_channels == len(subspace):
@@ -113,7 +113,8 @@ def _fill_synthesis(chain: nn.Sequential, synthesis: Tensor, spread: Tensor, mea
         coefficients = torch.einsum("yxpi,po->yxoi", parts * spread, subspace)
         synthesis, spread = subspace, coefficients.square().sum(3).mean((0, 1)).sqrt()
     assert stages[-1].bias is not None
-    stages[-1].bias.copy_(mean.view(colours, -1).mean(1))  # any pixel of a block is as bright as the next, on the mean
+    # Any pixel of a block is as bright as the next, on the mean.
+    stages[-1].bias.copy_(mean.view(OUT_CHANNELS, -1).mean(1).repeat_interleave(side * side))
 
 
 def _even(basis: Tensor) -> Tensor:
