@@ -162,20 +162,3 @@ def test_dequantisation_is_exact_and_follows_quality(tables: EntropyTables) -> N
     for quality in (-1, 3):
         with pytest.raises(ZooError, match="0 to 2"):
             tables.dequantise(latents, quality)
-
-
-def test_quantise_is_the_inverse_of_dequantise(tables: EntropyTables) -> None:
-    latents = np.random.default_rng(0).integers(-200, 200, (5, 6, 7)).astype(np.int16)
-    for quality in range(3):
-        np.testing.assert_array_equal(tables.quantise(tables.dequantise(latents, quality), quality), latents)
-    assert tables.quantise(np.full((5, 1, 1), 1e9), 0).max() == 32767
-    gains = np.array([1, 2, 3, -1, 0.5])
-    assert tables.quantise(np.full((5, 1, 1), 5.0), 0, gains).ravel().tolist() == [
-        5,
-        10,
-        15,
-        -5,
-        2,
-    ]  # 2.5: half to even
-    with pytest.raises(ZooError, match="finite"):
-        tables.quantise(np.full((5, 1, 1), np.nan), 0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from zoo import weights
-from zoo.codec import Box, parse
+from zoo.codec import Box, parse, rounding
 from zoo.codec.learned import QUALITIES, load_tables, quality_tables
 from zoo.codec.thumbnail import read_thumbnail
 from zoo.data.scene import synthetic_raw
@@ -71,7 +71,7 @@ def whole_frame(codec: Codec, photo: RawImage, quality: int) -> np.ndarray:
     with torch.no_grad():
         latents = model.get_submodule("encoder")(contract.encode(planes, *told))[0].numpy()
         inner = latents[:, pad : pad + grid.y1, pad : pad + grid.x1]
-        symbols = codec.tables.quantise(inner, quality, codec.gains[quality])
+        symbols = np.rint(inner * codec.gains[quality][:, None, None]).astype(np.int16)
         padded = np.pad(symbols, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
         y = model.get_submodule("decoder")(torch.from_numpy(codec.tables.dequantise(padded, quality))[None])
         rgb = contract.decode(torch.zeros(0), y, *told)[0].numpy()
@@ -80,8 +80,9 @@ def whole_frame(codec: Codec, photo: RawImage, quality: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("cfa", ["RGGB", "GRBG", "BGGR"])
-def test_tiles_equal_the_whole_frame(codec: Codec, cfa: str) -> None:
+def test_tiles_equal_the_whole_frame(codec: Codec, cfa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Independently coded and decoded tiles: exact by both halos."""
+    monkeypatch.setattr(rounding, "_WORTH", 0.0)  # else what a tile holds decides about its integers
     photo = raw(151, 130, cfa)
     want = whole_frame(codec, photo, 40).transpose(1, 2, 0)
     model = create_model(codec.name, pretrained=True)

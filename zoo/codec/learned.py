@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zoo.codec.entropy import estimate_bits
+from zoo.codec.entropy import estimate_bits, prior_map
 from zoo.codec.fitting import count
 from zoo.codec.prediction import fit_weights, residual
+from zoo.codec.rounding import quantise
 from zoo.codec.tables import MAX_STEP, STEP_UNIT, EntropyTables
 from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
@@ -65,32 +66,40 @@ def fit_tables(
         ZooError: latents that are not finite.
     """
     gains, steps = quality_tables(model)
-    symbols, _ = _symbols(model, batches, gains)
+    latents, _ = _latents(model, batches)
+    # To the nearest integer at first; what a bit costs, and so how an encoder rounds, tables have to say.
+    symbols = [_nearest(y, gains[q]) for q in _FITTED for y in latents]
     seen = min(_SEEN, model.latents)
     # Squared errors count in latents' own units, not in steps, or the best quality decides alone.
-    weighted = ((s, float(steps[q, 0]) ** 2) for q, pictures in symbols.items() for s in pictures)
-    neighbours = fit_weights(weighted, min(_PREDICTED, seen), seen)
-    coded = [residual(s, neighbours) for pictures in symbols.values() for s in pictures]
+    weights = [float(steps[q, 0]) ** 2 for q in _FITTED for _ in latents]
+    neighbours = fit_weights(zip(symbols, weights, strict=True), min(_PREDICTED, seen), seen)
     costs = cost_table(model.priors, _REACH)
     maps = [
         position_costs(torch.from_numpy(s.astype(np.float32))[None], costs).min(1).indices.view(s.shape[1:]).numpy()
-        for pictures in symbols.values()
-        for s in pictures
+        for s in symbols
     ]
-    tables = count(
-        coded, maps, priors=model.priors.priors, low=_LOW, values=_VALUES, steps=steps, neighbours=neighbours,
-        max_rows=max_rows,
-    )  # fmt: skip
-    found, pixels = _symbols(model, held, gains)
+
+    def counted(symbols: list[npt.NDArray[np.int16]], maps: list[npt.NDArray[Any]]) -> EntropyTables:
+        return count(
+            [residual(s, neighbours) for s in symbols], maps, priors=model.priors.priors, low=_LOW, values=_VALUES,
+            steps=steps, neighbours=neighbours, max_rows=max_rows,
+        )  # fmt: skip
+
+    tables = counted(symbols, maps)
+    symbols = [quantise(y, gains[q], tables) for q in _FITTED for y in latents]
+    tables = counted(symbols, [prior_map(s, tables) for s in symbols])
+    shown, pixels = _latents(model, held)
+    found = {q: [quantise(y, gains[q], tables) for y in shown] for q in _FITTED}
     differences = [residual(s, neighbours) for pictures in found.values() for s in pictures]
     escapes = sum(int(((d < _LOW) | (d >= _LOW + _VALUES)).sum()) for d in differences)
-    rates = {q: sum(estimate_bits(s, tables) for s in pictures) / pixels for q, pictures in found.items()}
     facts = {
-        "symbols": sum(c.size for c in coded),
+        "symbols": sum(s.size for s in symbols),
         "values": tables.values,
         "rows": len(tables.frequencies),
         "escapes": round(escapes / sum(d.size for d in differences), 8),
-        "bits_per_pixel": {q: round(rate, 4) for q, rate in rates.items()},
+        "bits_per_pixel": {
+            q: round(sum(estimate_bits(s, tables) for s in pictures) / pixels, 4) for q, pictures in found.items()
+        },
     }
     return tables, gains, facts
 
@@ -121,19 +130,17 @@ def load_tables(path: Path) -> tuple[EntropyTables, npt.NDArray[np.float64]]:
 
 
 @torch.no_grad()
-def _symbols(
-    model: Compressor, batches: Iterable[RawBatch], gains: npt.NDArray[np.float64]
-) -> tuple[dict[int, list[npt.NDArray[np.int32]]], int]:
-    """Integer latents [C, h, w] of every picture by quality, and sensor pixels of the pictures of one quality."""
-    contract, pixels = contract_of(model), 0
-    symbols: dict[int, list[npt.NDArray[np.int32]]] = {q: [] for q in _FITTED}
+def _latents(model: Compressor, batches: Iterable[RawBatch]) -> tuple[list[npt.NDArray[np.float32]], int]:
+    """Latents [C, h, w] of every picture, and sensor pixels of them all."""
+    contract, pixels, found = contract_of(model), 0, []
     for batch in batches:
         x = contract.encode(batch.planes, batch.shot, batch.read, batch.wb, batch.cfa)
-        latents = model.encoder(x).double().cpu().numpy()
-        if not np.isfinite(latents).all():
-            raise ZooError("the encoder gives latents that are not finite; the run has diverged, train it again")
+        found += list(model.encoder(x).float().cpu().numpy())
         pixels += batch.target[:, 0].numel()
-        for q in _FITTED:
-            scaled = np.rint(latents * gains[q][:, None, None]).clip(-32768, 32767)
-            symbols[q] += list(scaled.astype(np.int32))
-    return symbols, pixels
+    if not all(np.isfinite(y).all() for y in found):
+        raise ZooError("the encoder gives latents that are not finite; the run has diverged, train it again")
+    return found, pixels
+
+
+def _nearest(latents: npt.NDArray[np.float32], gains: npt.NDArray[np.float64]) -> npt.NDArray[np.int16]:
+    return np.rint(latents * gains[:, None, None]).clip(-32768, 32767).astype(np.int16)

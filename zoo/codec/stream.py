@@ -17,7 +17,7 @@ from zoo.errors import ZooError
 from zoo.raw import alignment
 
 # A box of positions -> their latents, int16 [C, rows, columns]: the encoder network, which cuts the pixels it needs out of
-# the aligned mosaic itself, and EntropyTables.quantise.
+# the aligned mosaic itself, and zoo.codec.rounding.quantise.
 Analyse = Callable[[Box], npt.NDArray[np.int16]]
 # Dequantised latents float32 [C, n, n] -> linear RGB float32 [3, n * stride, n * stride]: the decoder network.
 Synthesise = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]

@@ -52,7 +52,7 @@ class EntropyTables:
         neighbours: int32 [P, 3, M] in -2^24..2^24, P and M up to C, M up to 64: weights of the prediction of the first P
             latents, see :mod:`zoo.codec.prediction`; zeros for none.
         steps: int32 [Q, C] in 1..2^24: the quantiser's step by quality index and channel in units of 1/65536. The decoder
-            multiplies by it; the encoder may divide by something else (:meth:`quantise`).
+            multiplies by it; the encoder may divide by something else (:func:`zoo.codec.rounding.quantise`).
 
     Raises:
         ZooError: any of these does not hold.
@@ -214,24 +214,6 @@ class EntropyTables:
         """
         product = latents.astype(np.int64) * self._step(quality)[:, None, None]
         return product.astype(np.float32) * np.float32(STEP_UNIT)
-
-    def quantise(
-        self, latents: npt.NDArray[np.floating[Any]], quality: int, gains: npt.NDArray[np.floating[Any]] | None = None
-    ) -> npt.NDArray[np.int16]:
-        """float [C, h, w] from the encoder network -> int16: scaled, rounded half to even, held to int16.
-
-        Args:
-            latents: the network's output.
-            quality: row of ``steps``.
-            gains: [C], what the latents are multiplied by; None divides by the steps.
-
-        Raises:
-            ZooError: no such quality, or values that are not finite.
-        """
-        if not np.isfinite(latents).all():
-            raise ZooError("the encoder gave latents that are not finite; the photo's levels or the weights are wrong")
-        factors = 1 / (self._step(quality) * STEP_UNIT) if gains is None else np.asarray(gains, np.float64)
-        return np.clip(np.rint(latents * factors[:, None, None]), -32768, 32767).astype(np.int16)
 
     def _step(self, quality: int) -> npt.NDArray[np.int32]:
         if not 0 <= quality < self.qualities:

@@ -21,6 +21,7 @@ from zoo import weights
 from zoo.codec.container import Stream, parse
 from zoo.codec.header import Header, describe
 from zoo.codec.learned import load_tables
+from zoo.codec.rounding import quantise
 from zoo.codec.stream import Progress, compress, pieces
 from zoo.codec.tables import EntropyTables
 from zoo.codec.thumbnail import make_thumbnail
@@ -208,7 +209,7 @@ class Codec:
         def analyse(box: Box) -> npt.NDArray[np.int16]:
             if box not in cache:
                 cache[box] = self._analyse(raw, box, header.core)
-            return self.tables.quantise(cache[box], quality, self.gains[quality])
+            return quantise(cache[box], self.gains[quality], self.tables)
 
         return compress(header, self.tables, analyse, thumbnail=thumbnail, progress=progress)
 
