@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ def compress(
     Args:
         header: of the photo, from :func:`zoo.codec.header.describe`.
         tables: of its model.
-        analyse: called once per tile with its box of positions.
+        analyse: called once per tile with its box of positions, in order, from one other thread.
         thumbnail: JPEG; empty for none.
         progress: called after every tile.
 
@@ -62,15 +63,25 @@ def compress(
     if problem := header.problem():
         raise ZooError(f"this photo cannot be written: {problem}")
     payloads = []
-    for tile in range(header.tiles.count):
-        box = header.tiles.box(tile)
-        latents = analyse(box)
+    boxes = [header.tiles.box(tile) for tile in range(header.tiles.count)]
+    for tile, (box, latents) in enumerate(zip(boxes, _ahead(analyse, boxes), strict=True)):
         if latents.shape != (tables.channels, *box.shape):
             raise ZooError(f"the encoder gave latents {latents.shape} for {tables.channels} channels of {box.shape}")
         payloads.append(encode_latents(latents, tables))
         if progress is not None:
             progress(tile + 1, header.tiles.count)
     return pack_stream(header, payloads, thumbnail)
+
+
+def _ahead(analyse: Analyse, boxes: list[Box]) -> Iterator[npt.NDArray[np.int16]]:
+    """Latents of boxes, those of the next made while these are coded: both take about as long, on one core each."""
+    with ThreadPoolExecutor(1) as worker:
+        waiting = worker.submit(analyse, boxes[0])
+        for following in boxes[1:]:
+            latents = waiting.result()
+            waiting = worker.submit(analyse, following)
+            yield latents
+        yield waiting.result()
 
 
 def pieces(
