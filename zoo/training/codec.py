@@ -24,8 +24,8 @@ from zoo.training.trainer import Trainer
 # Weight of the mean squared error (display values 0..255) against bits per pixel, at quality 0 and 1: about 0.1 and 2 bits per
 # pixel on pictures without noise.
 LAMBDA_MIN, LAMBDA_MAX = 5e-4, 1e-1
-_REACH = 192  # of the table that picks priors; symbols beyond it are priced as the last one
-_REFRESH = 40  # steps between two computations of that table
+_REACH = 192  # of the table that picks priors; beyond it lie 0.03 % of the symbols at quality 1, priced as the last one
+_REFRESH = 40  # steps between two computations of that table, each of which takes as long as most of a step
 _IDLE = 50  # a prior that has not won for so many steps is trained on positions that all priors find expensive
 _WORST_SHARE = 0.1
 _VALIDATED = (0.0, 0.5, 1.0)  # qualities
