@@ -27,6 +27,7 @@ def write(
     level: str = "iso3200",
     pictures: int = 3,
     lossless: bool = False,
+    runtime: tuple[str, str] = ("codec", "uint8"),
     **fields,
 ) -> None:
     """A codec that takes ``rate`` times the bits of a common curve for ``quality`` dB more; pictures differ a little."""
@@ -48,7 +49,7 @@ def write(
             )
         images[f"kodak/{index}"] = curve
     settings = {"qualities": list(range(len(RATES)))}
-    record = RateRecord(name, "codec", "uint8", level, *bed.LEVELS[level], settings=settings, images=images, **fields)
+    record = RateRecord(name, *runtime, level, *bed.LEVELS[level], settings=settings, images=images, **fields)
     record.save(folder)
 
 
@@ -117,6 +118,17 @@ def test_lossless_rates_are_told_and_not_compared(tmp_path):
     )
     rows = {r["name"]: r for r in board.to_json()}
     assert rows["raw-ljpeg"][f"psnr against {BEST}"] is None and json.dumps(rows, allow_nan=False)
+
+
+def test_runtimes_are_compared_with_the_integer_reference(tmp_path):
+    write(tmp_path, "ours", runtime=("torch", "fp32"))
+    write(tmp_path, "ours", rate=1.1, runtime=("integer", "int8"))
+    write(tmp_path, "ours", rate=1.1 * 1.002, quality=-0.01, pictures=2, runtime=("coreml", "int8"))
+    lines = [line for line in read_board(tmp_path).notes() if line.startswith("ours")]
+    assert lines == [
+        "ours coreml int8 against the integer reference, at any level and quality: bytes within 0.20 %, PSNR within 0.010 dB",
+        "ours integer int8 against the same in float: iso3200 +10 %",
+    ]
 
 
 def test_jpeg_2000_comes_with_a_warning(tmp_path):

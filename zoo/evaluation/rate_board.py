@@ -125,7 +125,10 @@ class RateBoard:
             )
         for name in self.names:
             floating = name.split()[0]
-            if name != floating and floating in self.found:
+            integer = label(floating, "integer", "int8")
+            if name.endswith(" int8") and name != integer and integer in self.found:
+                lines.append(self._differences(name, integer))
+            elif name != floating and floating in self.found:
                 pairs = ((level, self.against(name, floating, level)) for level in self.levels(name))
                 costs = ", ".join(f"{level} {found.text()}" for level, found in pairs if found)
                 lines.append(f"{name} against the same in float: {costs}")
@@ -138,6 +141,19 @@ class RateBoard:
             depths = " / ".join(f"{q:g}" for q in points["quality"])
             lines.append(f"{name}: the mosaic itself, {depths} bits a sample, bits per pixel: {', '.join(rates)}")
         return lines
+
+    def _differences(self, name: str, integer: str) -> str:
+        """What a runtime's own arithmetic changes, at equal qualities."""
+        bytes_apart, quality_apart = [0.0], [0.0]
+        for level in self.levels(name):
+            if keys := self.pictures(name, level) & self.pictures(integer, level):
+                own, reference = (self.mean(n, level, keys) for n in (name, integer))
+                bytes_apart += [abs(a / b - 1) for a, b in zip(own["bpp"], reference["bpp"], strict=True)]
+                quality_apart += [abs(a - b) for a, b in zip(own[METRIC], reference[METRIC], strict=True)]
+        return (
+            f"{name} against the integer reference, at any level and quality: bytes within {100 * max(bytes_apart):.2f} %, "
+            f"PSNR within {max(quality_apart):.3f} dB"
+        )
 
     def to_json(self) -> list[dict[str, Any]]:
         """What ``--json`` prints: a row per codec and level."""
