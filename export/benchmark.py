@@ -70,6 +70,7 @@ def benchmark(
     report: dict[str, Any] = {
         "artifact": path.name,
         "model": metadata.get("model"),
+        **({"half": metadata["half"]} if "half" in metadata else {}),
         "target": target,
         "precision": metadata["precision"],
         "tile": tile,

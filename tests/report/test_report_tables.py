@@ -43,6 +43,8 @@ def copy(tmp_path: Path, pattern: str, **changes) -> dict:
 def test_a_changed_number_changes_the_table(tmp_path: Path) -> None:
     copy(tmp_path, "latency/utnet-m-litert-int8-*-t1.json", ms_per_megapixel=12345.6)
     assert "12345.6" in render("latency", tmp_path)
+    copy(tmp_path, "latency/utnet-m-litert-int8-*-t1.json", model="bayer-codec-s", half="decoder")
+    assert "| bayer-codec-s decoder | litert | 1 |" in render("latency", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -121,13 +121,18 @@ def _files(shelf: Shelf, name: str) -> Table:
 
 def _times(shelf: Shelf, name: str) -> list[Table]:
     head = ["runtime", "precision", "threads", "ms per tile: median (p10-p90)", "ms/MP", "over fp32"]
+    halves = get_spec(name).codec is not None
+    if halves:
+        head = ["half", *head]
     found = [r for kind in ("latency", "phone") for r in of_kind(shelf.records, kind) if r.get("model") == name]
     tables = []
     for machine, records in by_machine(found).items():
         rows = []
-        for r in sorted(records, key=lambda r: (r["threads"], r["target"], r["precision"], r.source)):
+        for r in sorted(
+            records, key=lambda r: (r.get("half", ""), r["threads"], r["target"], r["precision"], r.source)
+        ):
             ratio = r.get("speedup_over_fp32")
-            cells = [r["target"], r["precision"], str(r["threads"])]
+            cells = [*([r.get("half", "-")] if halves else []), r["target"], r["precision"], str(r["threads"])]
             cells += [
                 f"{r['ms']['median']:.2f} ({r['ms']['p10']:.2f}-{r['ms']['p90']:.2f})",
                 f"{r['ms_per_megapixel']:.1f}",

@@ -17,13 +17,14 @@ def latency(evidence: Path, precisions: tuple[str, ...] = ("int8",)) -> list[Tab
     records = [r for r in of_kind(read_records(evidence), "latency") if r["precision"] in precisions]
     head = ["model", "runtime", "threads", "ms per tile: median (p10-p90)", "ms/MP"]
     head += ["int8 over fp32", "of int8 peak", "RSS, MB"]
-    order = lambda r: (r["threads"], r["model"], r["target"], precisions.index(r["precision"]))  # noqa: E731
+    order = lambda r: (r["threads"], r["model"], r.get("half", ""), r["target"], precisions.index(r["precision"]))  # noqa: E731
     return _per_machine(records, head, lambda r: _latency_row(r, len(precisions) > 1), order)
 
 
 def _latency_row(r: Record, tell_precision: bool) -> list[str]:
+    name = " ".join(filter(None, [r["model"], r.get("half"), r["precision"] if tell_precision else None]))
     return [
-        f"{r['model']} {r['precision']}" if tell_precision else r["model"],
+        name,
         r["target"],
         str(r["threads"]),
         f"{r['ms']['median']:.2f} ({r['ms']['p10']:.2f}-{r['ms']['p90']:.2f})",
