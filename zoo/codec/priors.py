@@ -96,7 +96,7 @@ def latent_costs(columns: npt.NDArray[np.integer], tables: EntropyTables) -> npt
         _caches[tables] = _Costs(tables)
     costs = _caches[tables]
     columns = np.ascontiguousarray(columns.T)
-    position, channel = np.nonzero(columns != -tables.low)
+    position, channel = np.divmod(np.flatnonzero(columns != -tables.low), tables.channels)
     # A sparse matrix of ones times the extra costs: sums rows of K integers in place, 8 times faster than indexing.
     ends = np.cumsum(np.bincount(position, minlength=len(columns)))
     at = channel * (tables.values + 1) + columns[position, channel]
