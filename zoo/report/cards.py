@@ -64,8 +64,9 @@ def _tables(facts: dict) -> Table:
     rows = [
         ("values with a frequency of their own", str(told["values"])),
         ("distinct rows of frequencies", str(told["rows"])),
-        ("symbols that had to escape", f"{told['escapes']:.1e} of {told['symbols']:,}"),
-        ("bits per pixel by quality, all noise levels", rates),
+        ("symbols counted", f"{told['symbols']:,}"),
+        ("of pictures held back, the share that escapes", f"{told['escapes']:.1e}"),
+        ("of the same, bits per pixel by quality, all noise levels", rates),
     ]
     return Table(["entropy tables", ""], [Row(row) for row in rows])
 
