@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from zoo.errors import ZooError
@@ -9,7 +10,7 @@ from zoo.inference.denoise import denoise
 from zoo.models import contract as bayer
 from zoo.models.analysis import decoder_reach, encoder_reach
 from zoo.models.balle import GDN, BalleDecoder, BalleEncoder
-from zoo.models.bayer_codec import BayerCodec
+from zoo.models.bayer_codec import BayerCodec, DepthToSpace
 from zoo.models.compressor import ANCHORS, Compressor
 from zoo.models.contracts.bayer_codec import CONTRACT as DISPLAY
 from zoo.models.denoise_compress import Denoised, DenoiseThenCompress
@@ -89,6 +90,7 @@ def test_only_operators_that_every_delegate_has() -> None:
     assert kinds <= {
         "Conv2d",
         "ConvTranspose2d",
+        "DepthToSpace",  # a transposed convolution, too
         "ReLU",
         "Sequential",
         "ModuleList",
@@ -246,3 +248,9 @@ def test_compressors_are_kept_from_where_a_denoiser_is_needed() -> None:
     check_int8("bayer-codec-m")
     with pytest.raises(ZooError, match="balle-rgb is a float reference"):
         check_int8("balle-rgb")
+
+
+def test_depth_to_space_is_a_pixel_shuffle_that_is_not_trained() -> None:
+    layer, x = DepthToSpace(3), torch.randn(2, 12, 4, 5)
+    assert isinstance(layer, nn.ConvTranspose2d) and not list(layer.parameters()) and not layer.state_dict()
+    assert torch.equal(layer(x), F.pixel_shuffle(x, 2))
