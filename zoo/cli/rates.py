@@ -66,7 +66,8 @@ def measure(args: argparse.Namespace) -> None:
             evaluate(measured, pictures, folder, fresh=args.fresh, progress=partial(progress.advance, bar))
     seconds = (time.process_time() - begun) / (len(pictures) * len(levels))
     shown = {label(c.name, c.target, c.precision) for c in codecs} | set(ANCHORS)
-    shown |= {c.name for c in codecs}  # the float model, which a quantised one is compared with
+    # What a quantised one is compared with: the float model, and of a runtime the integer reference.
+    shown |= {c.name for c in codecs} | {label(c.name, "integer", "int8") for c in codecs if c.precision == "int8"}
     board = RateBoard({name: found for name, found in read_board(folder).found.items() if name in shown})
     _show(board, args.plot, args.json)
     if not args.json:
