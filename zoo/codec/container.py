@@ -176,7 +176,8 @@ def parse(source: Source, *, salvage: bool = False) -> Stream:
         raise ZooError(f"{name}: cut off within its header; copy the file again")
     _, version, flags, head_size = _START.unpack(start)
     if version != VERSION:
-        raise ZooError(f"{name}: version {version} of the format, this program reads {VERSION}; update raw-zoo")
+        fix = "update raw-zoo" if version > VERSION else "decode it with the raw-zoo that wrote it"
+        raise ZooError(f"{name}: version {version} of the format, this program reads {VERSION}; {fix}")
     if not _head_size(1) <= head_size <= _head_size(MAX_TILES):
         raise ZooError(f"{name}: its header is damaged; copy the file again")
     if head_size > size:

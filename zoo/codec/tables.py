@@ -38,7 +38,7 @@ _TYPES = {"frequencies": np.uint16, "rows": np.uint16, "low": np.int16}
 
 @dataclass(frozen=True, eq=False)
 class EntropyTables:
-    """Frequencies for latents of C channels under K priors. Made by :func:`zoo.codec.fitting.build`.
+    """Frequencies for latents of C channels under K priors. Made by :func:`zoo.codec.fitting.count`.
 
     Attributes:
         frequencies: uint16 [T, L + 1], every entry >= 1, rows add up to 2^16. Column i < L belongs to the value
