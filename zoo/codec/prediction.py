@@ -76,7 +76,7 @@ def fit_weights(
 
 def _predict(weights: npt.NDArray[np.int32], seen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Predictions [P, n] from [M, 3, n], rounded, halves up."""
-    # In float64, whose BLAS takes 0.07 ms for a tile where NumPy's integers take 1.5; every partial sum is a whole number below 2^53.
+    # In float64, which takes 0.07 ms for a tile where NumPy's integers take 1.5; partial sums are whole numbers below 2^53.
     sums = weights.reshape(len(weights), -1).astype(np.float64) @ seen.transpose(1, 0, 2).reshape(-1, seen.shape[2])
     return (sums.astype(np.int64) + (1 << 15)) >> 16
 
