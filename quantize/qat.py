@@ -24,7 +24,9 @@ from zoo.training.trainer import Trainer
 
 CALIBRATION_BATCHES = 24
 # Fine-tuning: a tenth of the training's learning rate; fake quantisation wants float32 (bf16 has as many bits as int8).
-QAT_DEFAULTS = {"steps": 3000, "lr": 2e-4, "warmup": 100, "ema": 0.995, "precision": "fp32", "validate_every": 500}
+QAT_DEFAULTS = {
+    "steps": 3000, "lr": 2e-4, "kernel_lr": 0.0, "warmup": 100, "ema": 0.995, "precision": "fp32", "validate_every": 500,
+}  # fmt: skip
 
 
 def post_training(name: str, model: nn.Module, pool: ImagePool, config: TrainConfig) -> QuantizedModel:

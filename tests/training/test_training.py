@@ -122,7 +122,7 @@ def test_same_seed_same_batch(pool: ImagePool) -> None:
 
 
 def test_training_improves(pool: ImagePool, tmp_path: Path) -> None:
-    trainer = Trainer(tiny(), config(steps=150, lr=5e-3, ema=0.9), pool, tmp_path)
+    trainer = Trainer(tiny(), config(steps=150, lr=5e-3, kernel_lr=1e-2, ema=0.9), pool, tmp_path)
     before = trainer.validate()["mean"]
     assert trainer.run()["mean"] > before + 0.3
 

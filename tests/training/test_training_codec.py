@@ -80,7 +80,7 @@ def probe(trainer: CodecTrainer) -> float:
 
 
 def test_a_few_steps_lower_the_loss(pool: ImagePool, tmp_path: Path) -> None:
-    trainer = fitted(pool, tmp_path, lr=3e-4, steps=100)
+    trainer = fitted(pool, tmp_path, lr=3e-4, kernel_lr=3e-4, steps=100)
     before = probe(trainer)
     for _ in range(20):
         trainer._train_step()
@@ -141,7 +141,7 @@ def test_fitted_priors_beat_one_width_for_all() -> None:
 def test_a_warm_start_is_not_fitted(pool: ImagePool, tmp_path: Path) -> None:
     first = start(pool, tmp_path / "a", steps=1)
     first.run()
-    again = start(pool, tmp_path / "b", init=str(tmp_path / "a" / CHECKPOINT), lr=0.0, lr_final=0.0)
+    again = start(pool, tmp_path / "b", init=str(tmp_path / "a" / CHECKPOINT), lr=0.0, kernel_lr=0.0)
     again._train_step()
     for name, value in first.average.items():
         assert torch.equal(again.average[name], value), name

@@ -167,7 +167,7 @@ def test_weights_that_do_not_serve_are_explained(
 
 
 def test_a_student_comes_closer_to_its_teacher(pool: ImagePool, tmp_path: Path) -> None:
-    changes = {"teacher": "utnet-n", "teacher_weight": 100.0, "lr": 5e-3, "steps": 60, "ema": 0.5}
+    changes = {"teacher": "utnet-n", "teacher_weight": 100.0, "lr": 5e-3, "kernel_lr": 0.0, "steps": 60, "ema": 0.5}
     trainer = Trainer(tiny(), config(**changes), pool, tmp_path)
     batch = trainer.data.batch(8, torch.Generator().manual_seed(9))
 

@@ -25,8 +25,8 @@ class TrainConfig:
         batch: patches per step, and per process where several train together (torchrun).
         patch: side of a patch in sensor pixels; a multiple of twice the model's tile multiple.
         margin: packed pixels at a patch's border that the loss leaves out, since zero padding spoils them.
-        lr: peak learning rate of AdamW; cosine to ``lr_final`` after ``warmup`` steps.
-        lr_final: learning rate at the last step.
+        lr: peak learning rate of AdamW; cosine to a thousandth of it after ``warmup`` steps.
+        kernel_lr: peak learning rate of Muon, which trains the kernels of convolutions; 0 leaves them to AdamW.
         warmup: steps of linear warm-up.
         weight_decay: of AdamW.
         grad_clip: largest gradient norm.
@@ -55,7 +55,7 @@ class TrainConfig:
     patch: int = 128
     margin: int = 4
     lr: float = 1e-3
-    lr_final: float = 1e-6
+    kernel_lr: float = 3e-3
     warmup: int = 500
     weight_decay: float = 1e-4
     grad_clip: float = 1.0

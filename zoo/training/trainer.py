@@ -25,6 +25,7 @@ from zoo.training import distributed
 from zoo.training.allocator import keep_freed_memory
 from zoo.training.config import TrainConfig
 from zoo.training.losses import display_psnr, restoration_loss
+from zoo.training.optim import make_optimizers
 from zoo.training.transfer import Teacher, load_initial
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -34,6 +35,7 @@ VALIDATION_LEVELS = {
     "iso3200": (5e-3, 1.9e-4),
     "iso12800": (2e-2, 1.6e-3),
 }
+_LAST = 1e-3  # learning rate of the last step, of the peak's
 _SEED_STEP = 1_000_003  # between the processes of one run
 _RANGE_SHARE = 4  # every fourth patch of a batch pays for ranges: all of them cost a tenth of a step's time
 _HELD_BACK = 20  # every 20th picture of the folder validates and is never trained on
@@ -82,10 +84,7 @@ class Trainer:
         self._counted = {f"{n}.{key}": b for n, m in norms for key, b in m.named_buffers()}
         distributed.share(self.model.state_dict().values())
         self.average = {n: t.detach().clone() for n, t in self._tracked().items()}
-        decay = [p for p in self.parameters.values() if p.dim() > 1]
-        plain = [p for p in self.parameters.values() if p.dim() <= 1]
-        groups: list[dict[str, Any]] = [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+        self.optimizers = make_optimizers(self.parameters.values(), config.lr, config.kernel_lr, config.weight_decay)
         self.step = 0
         self.seconds = 0.0
         self._overflow: list[Tensor] = []
@@ -141,16 +140,20 @@ class Trainer:
 
     def _train_step(self) -> float:
         batch = self.data.batch(self.config.batch, self.generator)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+        rate = self._learning_rate()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * rate
         if self._has_norms:
             self.model.train()
         loss = self.loss(batch)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         (loss + self.config.range_weight * sum(self._overflow)).backward()
         distributed.average([p.grad for p in self.parameters.values() if p.grad is not None])
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.config.grad_clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         # The average starts short, so that early validations do not look at the initial weights.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
@@ -209,11 +212,12 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def _learning_rate(self) -> float:
+        """As a share of the peak."""
         c = self.config
         if self.step < c.warmup:
-            return c.lr * (self.step + 1) / c.warmup
+            return (self.step + 1) / c.warmup
         phase = (self.step - c.warmup) / max(1, c.steps - c.warmup)
-        return c.lr_final + (c.lr - c.lr_final) * 0.5 * (1 + math.cos(math.pi * phase))
+        return _LAST + (1 - _LAST) * 0.5 * (1 + math.cos(math.pi * phase))
 
     def _validation_batches(self, pool: ImagePool) -> dict[str, RawBatch]:
         """The same patches at every validation, 24 per noise level."""
@@ -266,8 +270,9 @@ class Trainer:
             return
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         tensors |= {f"average.{n}": t for n, t in self.average.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        for number, optimizer in enumerate(self.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{key}": value for key, value in state.items()}
         tensors |= {_generator_key(rank): state for rank, state in enumerate(states)}
         tensors |= {f"extra.{key}": t for key, t in self._extra_state().items()}
         meta = {
@@ -288,18 +293,24 @@ class Trainer:
             raise ZooError(
                 f"{self.folder}: holds a run of '{meta['config']['model']}', not of '{self.config.model}'; give another folder"
             )
+        if bool(meta["config"].get("kernel_lr")) != (len(self.optimizers) > 1):
+            raise ZooError(
+                f"{self.folder}: holds a run of other optimisers (kernel_lr); "
+                f"start another folder from it with 'init: {self.folder / CHECKPOINT}'"
+            )
         part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
         self.model.load_state_dict(part("model."))
         average = part("average.")
         self.average = {
             n: average[n].to(self.device) for n in self._tracked()
         }  # in their order, which files do not keep
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in part("optimizer.").items():
-            index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = value
-        layout = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
+        for number, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in part(f"optimizer.{number}.").items():
+                index, name = key.split(".")
+                state.setdefault(int(index), {})[name] = value
+            layout = optimizer.state_dict()
+            optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
         self.step, self.seconds = meta["step"], meta["seconds"]
         self._load_extra_state(part("extra."))
         key = _generator_key(distributed.rank())
