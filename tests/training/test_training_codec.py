@@ -12,6 +12,7 @@ from PIL import Image
 from tools.publish import publish
 from zoo import weights
 from zoo.cli import main
+from zoo.codec.prediction import residual
 from zoo.data.pool import ImagePool
 from zoo.data.scene import linear_scene, synthetic_raw
 from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer
@@ -26,6 +27,7 @@ from zoo.raw import srgb_encode, vst
 from zoo.training.codec import _IDLE, CodecTrainer, distortion
 from zoo.training.codec_start import _fill_synthesis, fit_priors
 from zoo.training.config import TrainConfig
+from zoo.training.neighbours import NeighbourPrediction
 from zoo.training.trainer import CHECKPOINT, at_level, make_trainer, read_checkpoint
 from zoo.training.transfer import averaged
 
@@ -217,6 +219,32 @@ def test_idle_priors_are_trained_on_what_is_expensive(pool: ImagePool, tmp_path:
 
     assert improvement(idle=False) == 0
     assert improvement(idle=True) > 0
+
+
+def test_neighbours_are_the_bitstreams() -> None:
+    latents = torch.randint(-9, 10, (2, 20, 5, 4), generator=torch.Generator().manual_seed(0)).float()
+    prediction = NeighbourPrediction(20)
+    prediction.weights = torch.randint(-60000, 60000, prediction.weights.shape).float() / 65536
+    weights = (prediction.weights * 65536).int().view(12, 3, 16).numpy()
+    predicted = prediction.predict(latents)
+    for index, picture in enumerate(latents):
+        expected = residual(picture.numpy().astype(np.int16), weights)
+        mine = picture[:12] - (predicted[index].double() + 0.5).floor()
+        assert np.array_equal(mine.numpy(), expected[:12])
+
+
+def test_prediction_learns_what_neighbours_say() -> None:
+    prediction = NeighbourPrediction(3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(11):
+        # Every latent is its left neighbour, the first column its upper one.
+        symbols = torch.randint(-50, 51, (2, 3, 1, 1), generator=generator).float().expand(2, 3, 6, 6)
+        prediction.learn(symbols, torch.ones(2, 3))
+    inner = prediction.predict(symbols)[..., 1:, 1:]
+    assert torch.allclose(inner, symbols[..., 1:, 1:], atol=0.1)
+    again = NeighbourPrediction(3)
+    again.load(prediction.state())
+    assert torch.equal(again.predict(symbols), prediction.predict(symbols))
 
 
 def test_distortion_is_of_what_is_shown(pool: ImagePool, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from zoo.raw import vst
 from zoo.raw.vst import DISPLAY_OFFSET
 from zoo.training.codec_start import fit_start
 from zoo.training.config import TrainConfig
+from zoo.training.neighbours import NeighbourPrediction
 from zoo.training.trainer import Trainer
 
 # Weight of the mean squared error (display values 0..255) against bits per pixel, at quality 0 and 1: about 0.1 and 2 bits per
@@ -52,8 +53,10 @@ class CodecTrainer(Trainer):
         self._table_step = 0
         self._last_won = torch.zeros(model.priors.priors, dtype=torch.int64)
         self._distortion = torch.compile(distortion) if config.compile else distortion
+        self._neighbours = NeighbourPrediction(model.latents)
         super().__init__(model, config, pool, folder)
         self._last_won = self._last_won.to(self.device)
+        self._neighbours.to(self.device)
 
     def _learning_rate(self) -> float:
         # What is fitted has not been trained yet, when the rest already has.
@@ -81,7 +84,7 @@ class CodecTrainer(Trainer):
 
     def _extra_state(self) -> dict[str, Tensor]:
         # The table too: it is of weights that were, and a resumed run has to go on as it would have.
-        state = {"last_won": self._last_won, "table_step": torch.tensor(self._table_step)}
+        state = {"last_won": self._last_won, "table_step": torch.tensor(self._table_step), **self._neighbours.state()}
         return state if self._table is None else {**state, "table": self._table}
 
     def _load_extra_state(self, state: dict[str, Tensor]) -> None:
@@ -89,6 +92,7 @@ class CodecTrainer(Trainer):
             self._last_won.fill_(self.step)
             return
         self._last_won = state["last_won"]
+        self._neighbours.load(state)
         self._table_step = int(state["table_step"])
         self._table = state["table"].to(self.device) if "table" in state else None
 
@@ -126,10 +130,16 @@ class CodecTrainer(Trainer):
         gain, scale = self.model.gains(quality)
         scaled = latent.float() * gain[:, :, None, None]
         rounded = scaled + (scaled.round() - scaled).detach()
-        symbols = scaled.detach().round()
+        # What is coded: the lowest latents less what their neighbours, rounded, say of them.
+        predicted = self._neighbours.predict(rounded)
+        count = predicted.shape[1]
+        symbols = rounded.detach().clone()
+        symbols[:, :count] -= predicted.detach().round()
         if training:
+            self._neighbours.learn(rounded.detach(), scale.detach())
             noise = torch.rand(scaled.shape, generator=self.generator, device=self.device) - 0.5
-            bits = self._training_bits(scaled + noise, symbols)
+            values = scaled + noise
+            bits = self._training_bits(torch.cat((values[:, :count] - predicted, values[:, count:]), 1), symbols)
         else:
             bits = self._bits(symbols, position_costs(symbols, cost_table(self.model.priors, _REACH)).min(1).indices)
         with self._autocast():
