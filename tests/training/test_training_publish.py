@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tools.publish import publish
 from zoo import weights
@@ -27,3 +28,19 @@ def test_the_card_counts_the_steps_of_the_weights_it_started_from(tmp_path: Path
     before = (weights.card("utnet-s") or {})["training"] if warm else {"steps": 0, "hours": 0}
     assert training["steps"] == 10 + before["steps"]
     assert training["hours"] == pytest.approx(1 + before["hours"])
+
+
+def test_references_ship_in_half_precision(tmp_path: Path) -> None:
+    meta = {"step": 1, "seconds": 1.0, "config": {"model": "xtrans-unet-16"}, "data_sha256": "0", "device": "CPU"}
+    state = create_model("xtrans-unet-16").state_dict()
+    save_file(
+        {f"average.{n}": t.clone() for n, t in state.items()}, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)}
+    )
+    (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
+    shipped = load_file(publish(tmp_path, folder=tmp_path))
+    assert {t.dtype for t in shipped.values() if t.is_floating_point()} == {torch.float16}
+    model = create_model("xtrans-unet-16")
+    model.load_state_dict(shipped)  # in float32 again, as rounded
+    assert all(
+        torch.equal(t, state[n].half().float() if t.is_floating_point() else t) for n, t in model.state_dict().items()
+    )
