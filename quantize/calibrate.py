@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torchao.quantization.pt2e import FakeQuantize
 
+from quantize.integer import Quantized, fixed_point_add
 from quantize.recipe import ActivationFakeQuantize, PerChannelFakeQuantize, fake_quantizers
 
 _SAMPLES_PER_BATCH = 20_000
 _SEARCH_BATCHES = 3
+_NUDGES = tuple(1 + i / 1000 for i in range(16))
+_USUAL_STEPS = 32.0  # magnitude of addends at which a pair counts a third
 _SHRINKS = tuple(0.02 * 50 ** (i / 39) for i in range(40))  # 0.02 to 1
 
 
@@ -22,7 +25,7 @@ def calibrate(prepared: nn.Module, inputs: Iterable[Tensor]) -> dict[str, float]
     Two searches. First each activation by itself: the range that loses least in mean square, clipping included, over
     shrunken minimum and maximum. Then, from the output backwards, each range again by what it costs at the network's output
     while all others stay quantised: a tensor in front of a ReLU may clip far more of its negative side than its own error
-    suggests.
+    suggests. Scales of sums are then moved by up to 1.5 % where runtimes would round them differently.
 
     Args:
         prepared: graph from :func:`quantize.recipe.prepare`.
@@ -68,6 +71,7 @@ def calibrate(prepared: nn.Module, inputs: Iterable[Tensor]) -> dict[str, float]
         activation.set_range(*_best_range(torch.cat(values[name]), *extremes[name]))
     for activation in reversed(activations.values()):
         _search_by_output(prepared, activation, kept)
+    _avoid_ties(prepared)
     return {name: max(-low, high) for name, (low, high) in extremes.items()}
 
 
@@ -100,3 +104,40 @@ def _search_by_output(prepared: nn.Module, module: ActivationFakeQuantize, kept:
 
     # A range that starts at zero (after a ReLU) has nothing to gain from its lower end.
     module.set_range(*min(candidates[: 4 if low == 0 else None], key=error))
+
+
+def _avoid_ties(prepared: nn.Module) -> None:
+    """Move the scales of sums away from those at which pairs of small addends fall on ties.
+
+    XNNPACK adds in fixed point, Core ML and onnxruntime in float32, and the two round ties differently. With scales of which
+    2 a + 31 b was 31.500 of the sum's, that was 3e-4 of a tensor, and 4e-2 of the network's outputs at the end.
+    """
+    assert isinstance(prepared, fx.GraphModule)
+    for node in prepared.graph.nodes:
+        if "add.Tensor" not in str(node.target):
+            continue
+        last = node
+        while not (found := [u for u in last.users if u.op == "call_module"]):
+            (last,) = last.users
+        quantizers = [prepared.get_submodule(str(n.target)) for n in (*node.args[:2], found[0])]
+        one, two, total = (q for q in quantizers if isinstance(q, ActivationFakeQuantize))
+        a, b, scale, zero = float(one.scale), float(two.scale), float(total.scale), int(total.zero_point)
+        low, high = (-128 - zero) * scale, (127 - zero) * scale
+        factor = min(_NUDGES, key=lambda f: disagreement(a, b, scale * f))
+        total.set_range(low * factor, high * factor)
+
+
+def disagreement(a: float, b: float, total: float) -> float:
+    """How often a sum differs between fixed point and float32: over pairs of addends, small ones counting most.
+
+    Args:
+        a, b: scales of the addends.
+        total: of the sum.
+    """
+    steps = torch.arange(-128, 128)
+    one, two = torch.meshgrid(steps, steps, indexing="ij")
+    fixed = fixed_point_add(Quantized(one, a, 0), Quantized(two, b, 0), total, 0, -128)
+    inverse = torch.tensor(1.0) / total
+    plain = torch.round((one.float() * a + two.float() * b) * inverse).clamp(-128, 127)
+    weight = torch.exp(-(one.abs() + two.abs()) / _USUAL_STEPS)
+    return float(weight[fixed != plain].sum())

@@ -27,7 +27,7 @@ _EXACT_TAPS = 2**24 // (255 * 127)
 
 
 @dataclass
-class _Quantized:
+class Quantized:
     """An int8 tensor (kept in int32) with its scale and zero point."""
 
     values: Tensor
@@ -73,7 +73,7 @@ class IntegerNetwork:
         return (result.values - result.zero).to(torch.float32).numpy() * np.float32(result.scale)
 
     @torch.no_grad()
-    def _run(self, x: Tensor) -> _Quantized:
+    def _run(self, x: Tensor) -> Quantized:
         values: dict[fx.Node, Any] = {}
         for node in self._graph.graph.nodes:
             if node.op == "placeholder":
@@ -83,7 +83,7 @@ class IntegerNetwork:
             elif node.op == "output":
                 result = node.args[0]
                 result = values[result[0] if isinstance(result, tuple | list) else result]
-                assert isinstance(result, _Quantized)
+                assert isinstance(result, Quantized)
                 return result
             elif node.op == "call_function":
                 values[node] = self._call(node, values)
@@ -94,7 +94,7 @@ class IntegerNetwork:
         args: list[Any] = [values.get(a, a) if isinstance(a, fx.Node) else a for a in node.args]
         if "dequantize_per_tensor" in name:
             source = args[0]
-            if isinstance(source, _Quantized):
+            if isinstance(source, Quantized):
                 return source
             return _Weight(source.to(torch.int32), np.array([args[1]], np.float32))  # a per-tensor weight
         if "dequantize_per_channel" in name:
@@ -107,26 +107,26 @@ class IntegerNetwork:
             return _Pending(node, relu=False)
         raise NotImplementedError(f"the integer reference knows no {name}")
 
-    def _quantize(self, source: Any, scale: float, zero: int, values: dict[fx.Node, Any]) -> _Quantized:
-        if isinstance(source, _Quantized):  # the same tensor again (a skip with two users)
+    def _quantize(self, source: Any, scale: float, zero: int, values: dict[fx.Node, Any]) -> Quantized:
+        if isinstance(source, Quantized):  # the same tensor again (a skip with two users)
             if (source.scale, source.zero) != (scale, zero):
                 raise NotImplementedError("requantisation between two scales")
             return source
         if isinstance(source, Tensor):
             inverse = np.float32(1) / np.float32(scale)
             q = torch.clamp(torch.round(source * float(inverse)) + zero, -128, 127)
-            return _Quantized(q.to(torch.int32), scale, zero)
+            return Quantized(q.to(torch.int32), scale, zero)
         node, low = source.node, zero if source.relu else -128
         name = str(node.target)
         if "add" in name:
             a, b = (values[n] for n in node.args[:2])
-            return _Quantized(_add(a, b, scale, zero, low), scale, zero)
+            return Quantized(fixed_point_add(a, b, scale, zero, low), scale, zero)
         if "cat" in name:
             parts = [values[n] for n in node.args[0]]
             if any((p.scale, p.zero) != (scale, zero) for p in parts):
                 raise NotImplementedError("concatenation of different scales")
             joined = torch.cat([p.values for p in parts], node.args[1] if len(node.args) > 1 else 0)
-            return _Quantized(joined.clamp(min=low), scale, zero)
+            return Quantized(joined.clamp(min=low), scale, zero)
         arguments = [values.get(a, a) if isinstance(a, fx.Node) else a for a in node.args]
         x, weight, bias, *geometry = [*arguments, None][: max(3, len(arguments))]
         product = np.float32(x.scale) * weight.scale  # float32, as the runtimes compute it
@@ -135,7 +135,7 @@ class IntegerNetwork:
             acc += torch.round(bias.double() / torch.from_numpy(product).double()).to(torch.int32).view(1, -1, 1, 1)
         factor = torch.from_numpy(product / np.float32(scale)).view(1, -1, 1, 1)
         q = torch.round(acc.to(torch.float32) * factor).clamp(low - zero, 127 - zero) + zero
-        return _Quantized(q.to(torch.int32), scale, zero)
+        return Quantized(q.to(torch.int32), scale, zero)
 
 
 def attribute(graph: fx.GraphModule, node: fx.Node) -> Tensor:
@@ -162,7 +162,7 @@ def _accumulate(x: Tensor, weight: Tensor, geometry: list[Any], *, transposed: b
     return reduce(operator.add, parts)
 
 
-def _add(a: _Quantized, b: _Quantized, scale: float, zero: int, low: int) -> Tensor:
+def fixed_point_add(a: Quantized, b: Quantized, scale: float, zero: int, low: int) -> Tensor:
     """XNNPACK's qs8 vadd: fixed-point multipliers with 20 bits below the larger ratio."""
     ratios = [np.float32(np.float32(t.scale) / np.float32(scale)) for t in (a, b)]
     shift = 20 - int(np.frexp(max(ratios))[1] - 1)

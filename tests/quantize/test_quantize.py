@@ -9,8 +9,8 @@ import torch
 
 from export.verify import LEVELS, encode_centre
 from quantize import QuantizedModel
-from quantize.calibrate import calibrate
-from quantize.integer import _accumulate
+from quantize.calibrate import calibrate, disagreement
+from quantize.integer import _accumulate, fixed_point_add
 from quantize.model import snap_biases
 from quantize.qat import post_training
 from quantize.recipe import prepare
@@ -158,3 +158,21 @@ def test_a_prepared_graph_trains_under_its_model_s_contract(quantized: Quantized
     trainer = Trainer(copy.deepcopy(quantized.prepared), TrainConfig(**values), pool, tmp_path)  # type: ignore[arg-type]
     assert trainer.contract.name == "bayer_vst_v1"
     assert trainer._train_step() > 0
+
+
+def test_sums_are_kept_off_ties(quantized: QuantizedModel) -> None:
+    # utnet-m's scales of 2026-11-22, before: 2 a + 31 b is 31.500 of the sum's.
+    a, b = 1.173814, 0.940399
+    before = disagreement(a, b, 1.0)
+    assert before > 0.1
+    assert min(disagreement(a, b, 1 + i / 1000) for i in range(16)) < 0.01 * before
+    found = []
+
+    def watched(one, two, scale, *rest):
+        found.append(disagreement(one.scale, two.scale, scale))
+        return fixed_point_add(one, two, scale, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quantize.integer.fixed_point_add", watched)
+        quantized.integer()(scene(64)[0].numpy())
+    assert len(found) == 3 and max(found) < 0.05
