@@ -23,8 +23,10 @@ REAL_RAWS = (
     "canon_550d_ml_colorchart.npz",
 )
 
-# Gates. Decibels are of the difference against the reference's range of values over all tiles.
-MIN_DB = {"fp32": 90.0, "fp16": 50.0, "int8": 50.0}
+# Gates. Decibels are of the difference against the reference's range of values over all tiles. int8 is Core ML's, with fp16 between
+# the integers: 47.6 to 52 dB measured, which moved the mean PSNR of six pictures by 0.003 dB at most; what says whether its
+# integers are right is the same program at fp32, below.
+MIN_DB = {"fp32": 90.0, "fp16": 50.0, "int8": 45.0}
 # Core ML at fp32: share of outputs that may differ from the integer reference, and by how many int8 steps. A sum within float
 # rounding of a tie flips (so does an addition, which XNNPACK does in fixed point), and a flipped value flips some of those that
 # depend on it; in flat areas a whole region at once. Measured: 1.4e-3 to 7.8e-3 of the outputs, up to 4 steps.
