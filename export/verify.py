@@ -23,9 +23,9 @@ REAL_RAWS = (
     "canon_550d_ml_colorchart.npz",
 )
 
-# Gates. Decibels are of the difference against the reference's range of values over all tiles. int8 is Core ML's, with fp16 between
-# the integers: 47.6 to 52 dB measured, which moved the mean PSNR of six pictures by 0.003 dB at most; what says whether its
-# integers are right is the same program at fp32, below.
+# Gates. Decibels are of the difference against the reference's range of values over all tiles. int8 is Core ML's, with fp16
+# between the integers: 47.6 to 52 dB measured, which moved the mean PSNR of six pictures by 0.003 dB at most; what says whether
+# its integers are right is the same program at fp32, below.
 MIN_DB = {"fp32": 90.0, "fp16": 50.0, "int8": 45.0}
 # Core ML at fp32: share of outputs that may differ from the integer reference, and by how many int8 steps. A sum within float
 # rounding of a tie flips (so does an addition, which XNNPACK does in fixed point), and a flipped value flips some of those that
