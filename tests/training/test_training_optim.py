@@ -1,4 +1,4 @@
-"""The optimisers: what Muon does to kernels, what is left to AdamW, and that a run with both resumes."""
+"""The optimisers: what Muon does to kernels, and what is left to AdamW."""
 
 from __future__ import annotations
 

@@ -149,6 +149,15 @@ def test_a_resumed_run_does_not_start_over_from_init(pool: ImagePool, tmp_path: 
     assert Trainer(tiny(), config(**changes), pool, tmp_path / "run").step == 4
 
 
+def test_a_run_of_other_optimisers_is_not_resumed_but_can_be_started_from(pool: ImagePool, tmp_path: Path) -> None:
+    Trainer(tiny(), config(kernel_lr=0.0), pool, tmp_path / "adam").run()
+    with pytest.raises(ZooError, match="other optimisers") as raised:
+        Trainer(tiny(), config(kernel_lr=1e-3), pool, tmp_path / "adam")
+    assert "\n" not in str(raised.value)
+    init = str(raised.value).split("init: ")[1].rstrip("'")
+    Trainer(tiny(), config(kernel_lr=1e-3, init=init), pool, tmp_path / "muon")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -24,7 +24,7 @@ from zoo.codec.rounding import quantise
 from zoo.codec.tables import MAX_STEP, STEP_UNIT, EntropyTables
 from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
-from zoo.models.compressor import Compressor
+from zoo.models.compressor import PREDICTED, SEEN, Compressor
 from zoo.models.contracts import contract_of
 from zoo.models.priors import cost_table, position_costs
 
@@ -34,7 +34,6 @@ MAX_ROWS = 256  # of frequencies, shared by all priors and channels; 512 save 0.
 # A frequency of 1 in 65,536 for each of 371 values, all that ever came up, took 6 % of the bytes at quality 0, where nearly all
 # symbols are zero; what is rarer than these escapes.
 _LOW, _VALUES = -32, 65
-_PREDICTED, _SEEN = 12, 16  # latents predicted by those of their neighbours; 24 by 24 gain nothing more
 _FITTED = (0, 16, 32, 48, 63)  # qualities whose symbols are looked at
 _REACH = 64  # of the table that gives positions to priors at first
 
@@ -69,10 +68,10 @@ def fit_tables(
     latents, _ = _latents(model, batches)
     # To the nearest integer at first; what a bit costs, and so how an encoder rounds, tables have to say.
     symbols = [_nearest(y, gains[q]) for q in _FITTED for y in latents]
-    seen = min(_SEEN, model.latents)
+    seen = min(SEEN, model.latents)
     # Squared errors count in latents' own units, not in steps, or the best quality decides alone.
     weights = [float(steps[q, 0]) ** 2 for q in _FITTED for _ in latents]
-    neighbours = fit_weights(zip(symbols, weights, strict=True), min(_PREDICTED, seen), seen)
+    neighbours = fit_weights(zip(symbols, weights, strict=True), min(PREDICTED, seen), seen)
     costs = cost_table(model.priors, _REACH)
     maps = [
         position_costs(torch.from_numpy(s.astype(np.float32))[None], costs).min(1).indices.view(s.shape[1:]).numpy()

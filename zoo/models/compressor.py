@@ -16,6 +16,8 @@ from zoo.models.priors import ManyPriors
 
 TASK = "denoise+demosaic+compress"
 PRIORS = 64
+# Of the first latents so many are predicted, from so many of each neighbour; 24 from 24 gain nothing more.
+PREDICTED, SEEN = 12, 16
 # Anchors of the quality scale; between them gains are interpolated in the logarithm.
 ANCHORS = 5
 # Gain of the best quality over the worst at the start of training: the loss weight spans a factor of 200, and at high rates the

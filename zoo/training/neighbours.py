@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PREDICTED, SEEN = 12, 16  # as the tables that are made afterwards: zoo.codec.learned
+from zoo.models.compressor import PREDICTED, SEEN
+
 _MEMORY = 0.98  # of the statistics, per step
-_EVERY = 10  # steps between two solutions; one takes as long as a hundredth of a step of bayer-codec-m
+_EVERY = 10  # steps between two solutions
 _RIDGE = 1e-4
 
 
