@@ -121,6 +121,19 @@ def test_same_seed_same_batch(pool: ImagePool) -> None:
     assert torch.equal(make(), make())
 
 
+def test_channels_that_no_pixel_lights_come_back(pool: ImagePool, tmp_path: Path) -> None:
+    model = tiny()
+    with torch.no_grad():
+        model.stem.weight[2] = 0
+        model.stem.bias[2] = -0.05
+    trainer = Trainer(model, config(steps=40, lr=5e-3), pool, tmp_path)
+    lit: list[bool] = []
+    model.stem.register_forward_hook(lambda m, i, o: lit.append(bool(o[:, 2].amax() > 0)))
+    for _ in range(30):
+        trainer._train_step()
+    assert not lit[0] and all(lit[-3:])
+
+
 def test_training_improves(pool: ImagePool, tmp_path: Path) -> None:
     trainer = Trainer(tiny(), config(steps=150, lr=5e-3, kernel_lr=1e-2, ema=0.9), pool, tmp_path)
     before = trainer.validate()["mean"]

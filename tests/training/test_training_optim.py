@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.training.optim import KernelMuon, is_kernel, make_optimizers
+from zoo.training.optim import KERNEL_DECAY, KernelMuon, is_kernel, make_optimizers
 
 
 def singular_values(kernel: Tensor) -> Tensor:
@@ -28,6 +28,17 @@ def test_an_update_has_singular_values_of_about_one(layer: nn.Module, memory: to
     # Downhill, and as large an update as AdamW's usual one.
     assert float(((before - kernel.detach()) * kernel.grad).sum()) > 0
     assert 0.1 * 0.1 < float((before - kernel.detach()).square().mean().sqrt()) < 0.1 * 0.4
+
+
+def test_kernels_decay_and_biases_do_not() -> None:
+    layer = nn.Conv2d(4, 8, 3)
+    kernel, bias = (p.detach().clone() for p in (layer.weight, layer.bias))  # type: ignore[union-attr]
+    for optimizer in make_optimizers(layer.parameters(), lr=0.1, kernel_lr=0.2, weight_decay=0.0):
+        for parameter in layer.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    assert torch.allclose(layer.weight, kernel * (1 - 0.2 * KERNEL_DECAY), atol=1e-6)
+    assert torch.equal(layer.bias, bias)  # type: ignore[arg-type]
 
 
 def test_channels_last_changes_nothing() -> None:

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+# Muon's steps are as large where a gradient says little as where it says much: without decay kernels grow like a random walk.
+KERNEL_DECAY = 0.1
+
 
 def make_optimizers(
     parameters: Iterable[Tensor], lr: float, kernel_lr: float, weight_decay: float
@@ -16,7 +19,7 @@ def make_optimizers(
     Args:
         lr: peak learning rate of AdamW.
         kernel_lr: peak learning rate of Muon; 0 leaves the kernels to AdamW.
-        weight_decay: of everything but vectors and scalars.
+        weight_decay: AdamW's, of everything but vectors and scalars.
     """
     parameters = list(parameters)
     kernels = [p for p in parameters if kernel_lr and is_kernel(p)]
@@ -28,7 +31,7 @@ def make_optimizers(
     ]
     found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))]
     if kernels:
-        found.append(KernelMuon(kernels, kernel_lr, weight_decay))
+        found.append(KernelMuon(kernels, kernel_lr, KERNEL_DECAY))
     return found
 
 
