@@ -68,7 +68,12 @@ def calibrate(prepared: nn.Module, inputs: Iterable[Tensor]) -> dict[str, float]
     for quantizer in every:
         quantizer.enable_fake_quant()
     for name, activation in activations.items():
-        activation.set_range(*_best_range(torch.cat(values[name]), *extremes[name]))
+        if extremes[name] == (0.0, 0.0):
+            # Channels that have died: any range holds zeros, but the smallest gives factors between scales above 256, with
+            # which XNNPACK loads no file.
+            activation.set_range(0.0, 1.0)
+        else:
+            activation.set_range(*_best_range(torch.cat(values[name]), *extremes[name]))
     for activation in reversed(activations.values()):
         _search_by_output(prepared, activation, kept)
     _avoid_ties(prepared)

@@ -73,6 +73,16 @@ def test_integer_reference_does_not_depend_on_the_tile(quantized: QuantizedModel
     assert np.array_equal(integer(x)[..., 8 + 24 : 88 - 24, 16 + 24 : 96 - 24], inner[..., 24:-24, 24:-24])
 
 
+def test_a_tensor_that_is_always_zero_gets_a_common_range() -> None:
+    model = create_model("utnet-n")
+    with torch.no_grad():
+        model.get_submodule("encoder.2.0").bias.fill_(-1000)  # type: ignore[union-attr]
+    prepared = prepare(model)
+    largest = calibrate(prepared, scene(64))
+    dead = [prepared.get_submodule(name) for name, value in largest.items() if value == 0]
+    assert dead and all(float(module.scale) == pytest.approx(1 / 255) for module in dead)  # type: ignore[arg-type]
+
+
 def test_saved_and_loaded_is_the_same(quantized: QuantizedModel, tmp_path: Path) -> None:
     path = quantized.save(tmp_path)
     loaded = QuantizedModel.load(path)
