@@ -6,8 +6,8 @@ transforms that are fitted, not learned (:mod:`zoo.training.codec_start`), so it
 gradients reach that at the picture's own resolution. A plain autoencoder of ReLU layers (Balle, Laparra & Simoncelli, ICLR
 2017, without GDN, whose int8 is 10 to 18 times slower than fp32 on LiteRT) gave 31.6 dB at 1.25 bits per pixel after 5,000 steps
 (validation, no noise, best quality); this form starts from 32.0 at 1.05.
-Leaving GDN out of the decoder costs 4 to 13 % of the bits (docs/training-log.md). Convolutions and 2x2 transposed ones only,
-since 5x5 transposed ones do not convert. Quality lies outside the graphs, see :mod:`zoo.models.compressor`.
+Leaving GDN out of the decoder cost 4 to 13 % of the bits after 600 steps (docs/training-log.md). Convolutions and 2x2 transposed
+ones only, since 5x5 transposed ones do not convert. Quality lies outside the graphs, see :mod:`zoo.models.compressor`.
 """
 
 from __future__ import annotations
