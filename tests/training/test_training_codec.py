@@ -17,6 +17,7 @@ from zoo.data.pool import ImagePool
 from zoo.data.scene import linear_scene, synthetic_raw
 from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer
 from zoo.errors import ZooError
+from zoo.evaluation.metrics import ssim_and_ms_ssim
 from zoo.inference.codec import open_codec
 from zoo.models.bayer_codec import BayerCodec, Decoder
 from zoo.models.denoise_compress import DenoiseThenCompress
@@ -24,7 +25,7 @@ from zoo.models.priors import ManyPriors, cost_table, position_costs
 from zoo.models.registry import create_model
 from zoo.models.utnet import CompactUtNet
 from zoo.raw import srgb_encode, vst
-from zoo.training.codec import _IDLE, CodecTrainer, distortion
+from zoo.training.codec import _IDLE, CodecTrainer, _developed, dissimilarity, distortion
 from zoo.training.codec_start import _fill_synthesis, fit_priors
 from zoo.training.config import TrainConfig
 from zoo.training.neighbours import NeighbourPrediction
@@ -255,6 +256,31 @@ def test_distortion_is_of_what_is_shown(pool: ImagePool, tmp_path: Path) -> None
     assert distortion(shown, batch, clamp=True).max() < 1e-8
     assert distortion(shown, batch, clamp=False).max() < 1e-8
     assert (distortion(shown + 0.1, batch, clamp=True) > 1e-4).all()
+
+
+def test_dissimilarity_is_the_beds_ms_ssim(pool: ImagePool, tmp_path: Path) -> None:
+    trainer = start(pool, tmp_path, patch=192, ms_ssim_weight=0.5)
+    batch = trainer.data.batch(2, trainer.generator)
+    perfect = torch.nn.functional.pixel_unshuffle(batch.target, 2)
+    shown = vst.forward(perfect, perfect.new_tensor(vst.DISPLAY_OFFSET))
+    assert dissimilarity(shown, batch).abs().max() < 1e-6
+    noisy = shown + 0.1 * torch.randn(shown.shape, generator=torch.Generator().manual_seed(1))
+    clamped = [
+        torch.nn.functional.pixel_shuffle(_developed(x, batch, clamp=False).flatten(1, 2), 2)
+        for x in (vst.inverse(noisy, noisy.new_tensor(vst.DISPLAY_OFFSET)), perfect)
+    ]
+    bed = [ssim_and_ms_ssim(a, b)[1] for a, b in zip(*clamped, strict=True)]
+    assert (1 - dissimilarity(noisy, batch)).tolist() == pytest.approx(bed, abs=1e-3)
+
+
+def test_ms_ssim_takes_its_share_of_the_loss(pool: ImagePool, tmp_path: Path) -> None:
+    pure, mixed = (start(pool, tmp_path / str(w), patch=192, ms_ssim_weight=w) for w in (0.0, 0.5))
+    assert probe(mixed) != pytest.approx(probe(pure), rel=1e-3)
+    mixed.run()
+    with pytest.raises(ZooError, match="it is a share"):
+        start(pool, tmp_path, ms_ssim_weight=2)
+    with pytest.raises(ZooError, match="MS-SSIM wants at least 176"):
+        start(pool, tmp_path, ms_ssim_weight=1)
 
 
 def test_a_frozen_denoiser_starts_from_its_weights_keeps_them_and_is_shipped(pool: ImagePool, tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ from zoo.training.trainer import Trainer
 # Weight of the mean squared error (display values 0..255) against bits per pixel, at quality 0 and 1: about 0.1 and 2 bits per
 # pixel on pictures without noise.
 LAMBDA_MIN, LAMBDA_MAX = 5e-4, 1e-1
+# 1 - MS-SSIM counts as that much squared error: CompressAI's lambdas for the one over those for the other at its qualities 1 to 6
+# (2.4 / 0.0018 to 60.5 / 0.0483; its documentation, "Model zoo").
+_MS_SSIM_SCALE = 1300
 _REACH = 192  # of the table that picks priors; beyond it lie 0.03 % of the symbols at quality 1, priced as the last one
 _REFRESH = 40  # steps between two computations of that table, each of which takes as long as most of a step
 _IDLE = 50  # a prior that has not won for so many steps is trained on positions that all priors find expensive
@@ -104,6 +107,9 @@ class CodecTrainer(Trainer):
         decoded, bits = self._code(batch, quality, training=True)
         weight = LAMBDA_MIN * (LAMBDA_MAX / LAMBDA_MIN) ** quality
         error = 255**2 * self._distortion(decoded, batch, clamp=False)
+        share = self.config.ms_ssim_weight
+        if share:
+            error = (1 - share) * error + share * _MS_SSIM_SCALE * dissimilarity(decoded, batch)
         pixels = batch.target.shape[2] * batch.target.shape[3]
         rate = bits / pixels
         # Divided by what is to be expected at this quality, else the best qualities take over the gradient.
@@ -191,6 +197,36 @@ class CodecTrainer(Trainer):
         return {**scores, "mean": total / (len(_VALIDATED) * len(self.validation))}
 
 
+def dissimilarity(decoded: Tensor, batch: RawBatch) -> Tensor:
+    """1 - MS-SSIM per picture after development, ``[N]``; patches of at least 176 sensor pixels; arguments of :func:`distortion`.
+
+    Raises:
+        ZooError: ``pytorch-msssim`` is not installed.
+    """
+    try:
+        from pytorch_msssim import ms_ssim
+    except ImportError as error:
+        raise ZooError(
+            "'ms_ssim_weight' wants pytorch-msssim; install it with: pip install 'raw-zoo[train]'"
+        ) from error
+    offset = decoded.new_tensor(DISPLAY_OFFSET)
+    linear = F.pixel_unshuffle(batch.target, 2)
+    shown, wanted = (
+        F.pixel_shuffle(_developed(x, batch, clamp=False).flatten(1, 2), 2)
+        for x in (vst.inverse(decoded, offset), linear)
+    )
+    return 1 - ms_ssim(shown, wanted, data_range=1.0, size_average=False)
+
+
+def _developed(linear: Tensor, batch: RawBatch, *, clamp: bool) -> Tensor:
+    """Packed linear RGB ``[N, 12, h, w]`` -> display values ``[N, 3, 4, h, w]``."""
+    n, _, h, w = linear.shape
+    shown = torch.einsum("nij,njshw->nishw", batch.matrix, linear.view(n, 3, 4, h, w))
+    # Highlights beyond white cost no bits: what is shown ends at 1, and training may not push them back by much either.
+    shown = shown.clamp(0, 1) if clamp else shown.clamp(-0.02, 1.1)
+    return vst.forward(shown, linear.new_tensor(DISPLAY_OFFSET))
+
+
 def distortion(decoded: Tensor, batch: RawBatch, *, clamp: bool) -> Tensor:
     """Mean squared error per picture after development (colour matrix, display curve), against the clean picture: ``[N]``.
 
@@ -200,16 +236,8 @@ def distortion(decoded: Tensor, batch: RawBatch, *, clamp: bool) -> Tensor:
         clamp: compare what can be shown, [0, 1].
     """
     offset = decoded.new_tensor(DISPLAY_OFFSET)
-    n, _, h, w = decoded.shape
-
-    def develop(linear: Tensor) -> Tensor:
-        shown = torch.einsum("nij,njshw->nishw", batch.matrix, linear.view(n, 3, 4, h, w))
-        # Highlights beyond white cost no bits: what is shown ends at 1, and training may not push them back by much either.
-        shown = shown.clamp(0, 1) if clamp else shown.clamp(-0.02, 1.1)
-        return vst.forward(shown, offset)
-
     target = F.pixel_unshuffle(batch.target, 2)
-    error = develop(vst.inverse(decoded, offset)) - develop(target)
+    error = _developed(vst.inverse(decoded, offset), batch, clamp=clamp) - _developed(target, batch, clamp=clamp)
     if not clamp:
         # Outside of what is shown the developed error has no gradient; a little of the undeveloped keeps it in place.
         plain = decoded - vst.forward(target, offset)

@@ -28,7 +28,7 @@ class TrainConfig:
         lr: peak learning rate of AdamW; cosine to a thousandth of it after ``warmup`` steps.
         kernel_lr: peak learning rate of Muon, which trains the kernels of convolutions; 0 leaves them to AdamW.
         warmup: steps of linear warm-up.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW; Muon's is fixed (``zoo.training.optim.KERNEL_DECAY``).
         grad_clip: largest gradient norm.
         ema: decay of the weight average that is validated and shipped.
         precision: ``bf16`` (autocast) or ``fp32``.
@@ -44,6 +44,7 @@ class TrainConfig:
             target; empty for none.
         teacher_weight: weight of the distance to the teacher, beside 1 for the distance to the truth.
         picture_steps: first steps of a Bayer codec, which train only the picture that its encoder transforms.
+        ms_ssim_weight: share of 1 - MS-SSIM in a compressor's distortion, the rest squared error (docs/training-log.md compares).
         compile: compile a compressor's distortion (wants a C++ compiler on a CPU): 28 % less time per step of bayer-codec-m on a
             CPU core. The denoisers' loss gained nothing from it, and is not compiled.
     """
@@ -72,6 +73,7 @@ class TrainConfig:
     teacher: str = ""
     teacher_weight: float = 1.0
     picture_steps: int = 0
+    ms_ssim_weight: float = 0.0
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -79,6 +81,10 @@ class TrainConfig:
             raise ZooError(f"precision is '{self.precision}'; it can be bf16 or fp32")
         if self.steps < 1 or self.batch < 1 or self.patch % 2:
             raise ZooError("steps and batch must be at least 1, patch must be even")
+        if not 0 <= self.ms_ssim_weight <= 1:
+            raise ZooError(f"ms_ssim_weight is {self.ms_ssim_weight}; it is a share, 0 to 1")
+        if self.ms_ssim_weight and self.patch < 176:
+            raise ZooError(f"patch is {self.patch}; MS-SSIM wants at least 176")
         if self.cfa not in CFAS:
             raise ZooError(f"cfa is '{self.cfa}'; it can be {', '.join(CFAS)}")
 
