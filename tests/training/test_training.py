@@ -134,6 +134,19 @@ def test_channels_that_no_pixel_lights_come_back(pool: ImagePool, tmp_path: Path
     assert not lit[0] and all(lit[-3:])
 
 
+@pytest.mark.parametrize(("activation", "lifted"), [(torch.nn.ReLU(), True), (torch.nn.LeakyReLU(0.2), False)])
+def test_only_channels_that_can_die_are_lifted(
+    pool: ImagePool, tmp_path: Path, activation: torch.nn.Module, lifted: bool
+) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(12, 12, 3, padding=1), activation)
+    with torch.no_grad():
+        model[0].bias.fill_(-9)
+    trainer = Trainer(model, config(), pool, tmp_path)
+    trainer._train_step()
+    assert any(float(missing) > 0 for missing in trainer._unlit) == lifted
+
+
 def test_training_improves(pool: ImagePool, tmp_path: Path) -> None:
     trainer = Trainer(tiny(), config(steps=150, lr=5e-3, kernel_lr=1e-2, ema=0.9), pool, tmp_path)
     before = trainer.validate()["mean"]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from zoo.data.pool import ImagePool
 from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer
 from zoo.errors import ZooError
+from zoo.models.balle import GDN
 from zoo.models.contracts import contract_of
 from zoo.training import distributed
 from zoo.training.allocator import keep_freed_memory
@@ -38,6 +39,8 @@ VALIDATION_LEVELS = {
 _LAST = 1e-3  # learning rate of the last step, of the peak's
 _SEED_STEP = 1_000_003  # between the processes of one run
 _RANGE_SHARE = 4  # every fourth patch of a batch pays for ranges: all of them cost a tenth of a step's time
+# Behind these every channel has a gradient; lifting those that are negative took 0.3 dB from a run of utnet2 (500 steps).
+_NEVER_DARK = (nn.BatchNorm2d, nn.LeakyReLU, nn.PReLU, GDN)
 _LIFT = 1e-3  # weight of what a channel without any positive value in such patches lacks
 _HELD_BACK = 20  # every 20th picture of the folder validates and is never trained on
 
@@ -92,7 +95,7 @@ class Trainer:
         for name, limit in getattr(model, "range_limits", {}).items():
             model.get_submodule(name).register_forward_hook(self._watch_range(limit))
         self._unlit: list[Tensor] = []
-        if not norms:  # these make channels positive themselves
+        if not any(isinstance(module, _NEVER_DARK) for module in model.modules()):
             for module in model.modules():
                 if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                     module.register_forward_hook(self._watch_unlit)
