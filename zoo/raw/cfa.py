@@ -30,7 +30,9 @@ class Alignment:
     right: int
 
     def pad(self, mosaic: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Add the border to a (H, W) mosaic."""
+        """Add the border to a (H, W) mosaic; the mosaic itself where there is none to add."""
+        if not (self.top or self.left or self.bottom or self.right):
+            return mosaic
         return np.pad(mosaic, ((self.top, self.bottom), (self.left, self.right)), mode="reflect")
 
     def crop(self, image: Any) -> Any:

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import ZooError
-from zoo.raw.cfa import BAYER_PHASES, XTRANS, alignment, pack
+from zoo.raw.cfa import BAYER_PHASES, XTRANS
 from zoo.raw.colour import D65
-from zoo.raw.image import Quad, RawImage, normalise
+from zoo.raw.image import Quad, RawImage, normalised_planes
 from zoo.raw.noise import NoiseProfile, camera_noise, choose_noise, estimate_noise
 from zoo.raw.tags import DngTags, cfa_noise, read_dng_tags, read_exif
 
@@ -126,11 +126,17 @@ def _cfa_of(path: Path, raw: Any) -> str:
     names = raw.color_desc.decode("ascii", "replace")
     if raw.raw_pattern.shape == (6, 6):
         return XTRANS
-    corner = raw.raw_colors_visible[:2, :2].ravel()
-    cfa = "".join(names[i] for i in corner)
+    cfa = "".join(names[i] for i in _corner_colours(raw))
     if raw.num_colors != 3 or cfa not in BAYER_PHASES:
         raise ZooError(f"{path}: its filters ({names}: {cfa}) are not a Bayer mosaic; give an RGB Bayer raw")
     return cfa
+
+
+def _corner_colours(raw: Any) -> list[int]:
+    """Of the first 2x2 visible pixels. rawpy's ``raw_colors_visible`` says the same, but builds it for the whole photo."""
+    top, left = raw.sizes.top_margin, raw.sizes.left_margin
+    rows, columns = raw.raw_pattern.shape
+    return [int(raw.raw_pattern[(top + y) % rows, (left + x) % columns]) for y in (0, 1) for x in (0, 1)]
 
 
 def _levels_of(raw: Any, cfa: str, dng: DngTags) -> tuple[Quad, Quad]:
@@ -144,7 +150,7 @@ def _levels_of(raw: Any, cfa: str, dng: DngTags) -> tuple[Quad, Quad]:
         shift = (dng.origin[0] - raw.sizes.top_margin, dng.origin[1] - raw.sizes.left_margin)
         black = np.roll(dng.black, shift, axis=(0, 1)).ravel().tolist()
     else:
-        black = [by_colour[i] for i in raw.raw_colors_visible[:2, :2].ravel()]
+        black = [by_colour[i] for i in _corner_colours(raw)]
     white = float(raw.white_level)
     # Canon and others note where each channel saturates, a little below the format's maximum; elsewhere the field is
     # absent, zero or of another scale.
@@ -221,7 +227,7 @@ def _finish(
         raise ZooError(f"{path}: its levels make no sense (black {black}, white {white[0]:g}); the file is damaged")
     planes = None
     if cfa != XTRANS and min(mosaic.shape) >= 2:
-        planes = pack(alignment((mosaic.shape[0], mosaic.shape[1]), cfa).pad(normalise(mosaic, black, white)))
+        planes, _ = normalised_planes(mosaic, cfa, black, white)
     metadata["wb_source"] = "as shot"
     if gains is None and matrix is not None:
         with np.errstate(divide="ignore"):

@@ -43,7 +43,8 @@ class BayerCodecContract(Contract):
 
     def encode(self, planes: Tensor, shot: Tensor, read: Tensor, wb: Tensor, cfa: str = "RGGB") -> Tensor:
         shown = vst.forward(planes, planes.new_tensor(vst.DISPLAY_OFFSET))
-        return torch.cat([shown, bayer.encode(planes, shot, read)[:, 4:]], 1)
+        stabilised = vst.forward(planes, bayer.curve_offset(shot, read))
+        return torch.cat([shown, *bayer.noise_relative(stabilised, shot, read)], 1)
 
     def estimate(self, x: Tensor, y: Tensor, shot: Tensor, read: Tensor, wb: Tensor) -> Tensor:
         return vst.forward(vst.inverse(y, y.new_tensor(vst.DISPLAY_OFFSET)), bayer.curve_offset(shot, read))
