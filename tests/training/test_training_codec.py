@@ -124,6 +124,22 @@ def test_the_decoders_chain_is_the_fitted_basis(pool: ImagePool, tmp_path: Path)
         torch.testing.assert_close(decoder.linear(latent), wanted, atol=1e-4, rtol=0)
 
 
+def test_the_decoders_stack_starts_awake(pool: ImagePool, tmp_path: Path) -> None:
+    trainer = start(pool, tmp_path)
+    trainer.fit()
+    decoder = trainer.model.decoder
+    assert isinstance(decoder, Decoder)
+    batch = trainer.data.batch(8, trainer.generator)
+    said: list[float] = []
+    for layer in decoder.layers:
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            layer.register_forward_hook(lambda m, i, o: said.append(float(o.std())))
+    with torch.no_grad():
+        trainer.model.decoder(trainer.model.encoder(trainer._told(batch)))
+    assert all(0.25 < s < 1 for s in said[:-1])
+    assert said[-1] == 0  # the linear transform alone
+
+
 def test_fitted_priors_beat_one_width_for_all() -> None:
     generator = torch.Generator().manual_seed(3)
     quiet = (torch.randn(3000, 6, generator=generator) * 0.6).round()

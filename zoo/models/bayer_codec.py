@@ -85,10 +85,9 @@ class Decoder(nn.Module):
         )
         for module in self.layers:
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if isinstance(module, nn.ConvTranspose2d):
-                    # Each output pixel sees one tap of the kernel, four times fewer inputs than fan-in counts.
-                    module.weight.data *= 0.7
+                # Each output pixel of a transposed convolution sees one tap of the kernel.
+                taps = module.in_channels * (9 if isinstance(module, nn.Conv2d) else 1)
+                nn.init.normal_(module.weight, std=(2 / taps) ** 0.5)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
         with torch.no_grad():

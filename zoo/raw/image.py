@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import ZooError
-from zoo.raw.cfa import XTRANS, Alignment, alignment, pack
+from zoo.raw.cfa import XTRANS, Alignment, alignment
 from zoo.raw.noise import NoiseProfile
 
 Quad = tuple[float, float, float, float]
