@@ -59,7 +59,7 @@ def encode(planes: Tensor, shot: Tensor, read: Tensor) -> Tensor:
 
 
 def noise_relative(stabilised: Tensor, shot: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
-    """What :func:`encode` puts beside the mosaic in the VST domain ``[N, 4, h, w]``: its detail, and planes that tell the noise."""
+    """What :func:`encode` puts beside the mosaic in the VST domain, ``[N, 4, h, w]``: its detail; planes that tell the noise."""
     detail = (stabilised - _mean3x3(stabilised)) / (_DETAIL_SCALE * working_range(shot, read))
     # Six working ranges: edges beyond that show in the planes themselves, and would cost all others their int8 steps.
     detail = detail.clamp(-_DETAIL_LIMIT, _DETAIL_LIMIT)
