@@ -53,6 +53,13 @@ def test_linear_demosaic_keeps_samples_and_reproduces_planes() -> None:
     assert torch.equal(mosaic(F.pixel_shuffle(contract.linear_demosaic(planes), 2)), planes)
 
 
+def test_summed_demosaic_is_the_convolution_and_the_same_in_any_tile() -> None:
+    planes = torch.rand(2, 4, 41, 60) - 0.1
+    whole = contract._summed_demosaic(planes)
+    assert torch.allclose(whole, contract.linear_demosaic(planes), atol=1e-6)
+    assert torch.equal(contract._summed_demosaic(planes[:, :, 3:20, 5:38])[:, :, 1:-1, 1:-1], whole[:, :, 4:19, 6:37])
+
+
 def test_no_correction_gives_the_linear_demosaic_of_the_stabilised_planes() -> None:
     planes = torch.rand(1, 4, 8, 8) - 0.05
     shot, read = noise(1e-3, 1e-5)

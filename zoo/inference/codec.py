@@ -28,7 +28,7 @@ from zoo.codec.thumbnail import make_thumbnail
 from zoo.codec.tiles import Box
 from zoo.errors import ZooError
 from zoo.inference.restore import bayer_tile
-from zoo.inference.runner import TileRunner, TorchRunner
+from zoo.inference.runner import TileRunner, TorchRunner, torch_beside
 from zoo.inference.tiling import Band
 from zoo.models.contracts import get_contract
 from zoo.models.contracts.bayer_codec import BayerCodecContract
@@ -241,7 +241,8 @@ class Codec:
         planes = bayer_tile(raw, (box.y0 - margin) * step, (box.x0 - margin) * step, (core + 2 * margin) * step)
         noise = raw.noise.balanced(raw.wb)
         told = torch.tensor([noise.shot]), torch.tensor([noise.read]), torch.tensor([raw.wb])
-        latents = self._encoder(self._contract.encode(torch.from_numpy(planes)[None], *told).numpy())[0]
+        with torch_beside(self._encoder):
+            latents = self._encoder(self._contract.encode(torch.from_numpy(planes)[None], *told).numpy())[0]
         rows, columns = box.shape
         return np.ascontiguousarray(latents[:, margin : margin + rows, margin : margin + columns])
 
@@ -255,10 +256,11 @@ class Codec:
                 f"the file's tiles take a decoder for {side} positions, this one of {self.name} was exported for {fixed}"
             )
         padded = np.pad(latents, ((0, 0), (0, fixed - side), (0, fixed - side)), mode="edge")
-        y = torch.from_numpy(self._decoder(padded[None]))
-        if not y.isfinite().all():
-            raise ZooError(f"{self.name} gave values that are not finite; the file or the weights are damaged")
-        return self._contract.picture(y)[0, :, : side * self.stride, : side * self.stride].numpy()
+        with torch_beside(self._decoder):
+            y = torch.from_numpy(self._decoder(padded[None]))
+            if not y.isfinite().all():
+                raise ZooError(f"{self.name} gave values that are not finite; the file or the weights are damaged")
+            return self._contract.picture(y)[0, :, : side * self.stride, : side * self.stride].numpy()
 
 
 def open_codec(

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zoo.ahead import ahead
 from zoo.errors import ZooError
 from zoo.inference.tiling import Band
 from zoo.models.registry import nearest
@@ -105,7 +106,7 @@ def save(
 
     Args:
         path: the file; written under a temporary name beside it and renamed, so nothing half-written stays.
-        bands: as :func:`zoo.inference.restore.restore` gives them; consumed one at a time.
+        bands: as :func:`zoo.inference.restore.restore` gives them; taken from another thread, one ahead of what is written.
         raw: the photo they were made from.
         format: one of :data:`FORMATS`; None for the suffix's.
         linear: TIFF without the sRGB curve. A DNG is always linear.
@@ -118,7 +119,7 @@ def save(
     check_options(format, linear, exposure)
     if raw.path and path.exists() and path.samefile(raw.path):
         raise ZooError(f"{path}: is the raw itself and would be overwritten; choose another name or folder")
-    chunks = (Band(y0 + y, rgb[:, y : y + _CHUNK]) for y0, rgb in bands for y in range(0, rgb.shape[1], _CHUNK))
+    chunks = (Band(y0 + y, rgb[:, y : y + _CHUNK]) for y0, rgb in ahead(bands) for y in range(0, rgb.shape[1], _CHUNK))
     with _staged(path) as temporary:
         if format == "dng":
             _save_dng(temporary, chunks, raw)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from zoo.errors import ZooError
-from zoo.inference.runner import TileRunner
+from zoo.inference.runner import TileRunner, torch_beside
 from zoo.inference.tiling import Band, TileGrid, mirror, mirror_xtrans, plan
 from zoo.models.contracts import Contract, get_contract
 from zoo.models.contracts.cfa_masks import RGGB, colours
@@ -132,20 +132,21 @@ def _bands(
         start = number * step - 2 * grid.margin
         return frame.indices(start, start + 2 * grid.tile, size, row=row)
 
-    for row in range(grid.rows):
-        # Where the cores of this row of tiles lie in the mosaic: the alignment's border falls off here.
-        y0, y1 = max(row * step - frame.top, 0), min((row + 1) * step - frame.top, height)
-        band = np.empty((3, y1 - y0, width), np.float32)
-        for column in range(grid.columns):
-            x0, x1 = max(column * step - frame.left, 0), min((column + 1) * step - frame.left, width)
-            part = raw.mosaic[np.ix_(indices(row, height, row=True), indices(column, width, row=False))]
-            planes = pack(normalise(part, black, white)) * gains
-            core = run_tile(contract, planes, *told, runner, spec, grid.margin, frame.cfa)
-            dy, dx = y0 + frame.top - row * step, x0 + frame.left - column * step
-            band[:, :, x0:x1] = core[:, dy : dy + y1 - y0, dx : dx + x1 - x0]
-            if progress is not None:
-                progress(row * grid.columns + column + 1, grid.rows * grid.columns)
-        yield Band(y0, band)
+    with torch_beside(runner):
+        for row in range(grid.rows):
+            # Where the cores of this row of tiles lie in the mosaic: the alignment's border falls off here.
+            y0, y1 = max(row * step - frame.top, 0), min((row + 1) * step - frame.top, height)
+            band = np.empty((3, y1 - y0, width), np.float32)
+            for column in range(grid.columns):
+                x0, x1 = max(column * step - frame.left, 0), min((column + 1) * step - frame.left, width)
+                part = raw.mosaic[np.ix_(indices(row, height, row=True), indices(column, width, row=False))]
+                planes = pack(normalise(part, black, white)) * gains
+                core = run_tile(contract, planes, *told, runner, spec, grid.margin, frame.cfa)
+                dy, dx = y0 + frame.top - row * step, x0 + frame.left - column * step
+                band[:, :, x0:x1] = core[:, dy : dy + y1 - y0, dx : dx + x1 - x0]
+                if progress is not None:
+                    progress(row * grid.columns + column + 1, grid.rows * grid.columns)
+            yield Band(y0, band)
 
 
 def bayer_tile(raw: RawImage, y0: int, x0: int, side: int) -> npt.NDArray[np.float32]:

@@ -10,6 +10,7 @@ transform cannot do. The priors start as clusters of what it gives, by k-means i
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,10 @@ from zoo.raw import vst
 _BATCHES, _BATCH = 60, 8  # at 256 px 120,000 blocks of 768 values
 _POSITIONS = 40_000  # looked at for the priors
 _ROUNDS = 8
-_SPREAD = 0.5  # standard deviation of what a layer of the decoder's stack starts to pass on
+# Standard deviation of what a layer of the decoder's stack starts to pass on. Little goes into the last: a step of Muon moves
+# each of its weights by 6e-4, and from 0.5 that alone was as much as the stack can mend, so that training put 31 of 32
+# channels out.
+_SPREAD, _LAST_SPREAD = 0.5, 0.05
 _REACH = 128  # of the table of costs, in symbols
 _LEAST_SHARE = 1e-4  # of non-zero symbols that a prior expects
 # Rounding steps of orthonormal latents at both ends of the quality scale, for display values of 0 to 1: where a uniform
@@ -61,7 +65,7 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
     model.log_scale.copy_(steps - share.log())
     model.log_gain.copy_(-model.log_scale)
     latents = torch.cat([transform(y) for y in pictures])
-    wake(decoder.layers, latents[: 4 * _BATCH])
+    wake(decoder, latents[: 4 * _BATCH])
     quality = torch.rand(len(latents), generator=generator, device=latents.device)
     gain, _ = model.gains(quality)
     symbols = (latents * gain[:, :, None, None]).round().permute(0, 2, 3, 1).reshape(-1, model.latents)
@@ -70,24 +74,33 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
 
 
 @torch.no_grad()
-def wake(layers: nn.Sequential, given: Tensor) -> None:
-    """Scale layers so that each passes on as much as the next, and set the last to zero (Mishkin & Matas, ICLR 2016).
+def wake(decoder: Decoder, latents: Tensor) -> None:
+    """Centre and scale what every layer of the decoder's stack passes on, and set the last to zero.
 
-    Drawn by fan-in alone, six layers between transposed convolutions passed on a hundredth of what they got, and after 13,000
-    steps a stack beside a linear transform still said nothing.
+    Drawn by fan-in alone the stack passed on a hundredth of what it got, and after 13,000 steps still added nothing. Such starts
+    are Mishkin & Matas's (ICLR 2016) and, centred, Salimans & Kingma's (NeurIPS 2016).
 
     Args:
-        layers: convolutions with ReLUs between them.
-        given: what the first takes.
+        decoder: with its linear transform.
+        latents: ``[N, C, h, w]``.
     """
-    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
-    for layer in layers:
-        if layer is convolutions[-1]:
-            break
-        if layer in convolutions:
-            layer.weight.mul_(_SPREAD / layer(given).std().clamp_min(1e-6))
-        given = layer(given)
-    nn.init.zeros_(convolutions[-1].weight)
+    *layers, last = [layer for layer in decoder.layers if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+
+    def settle(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
+        assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None
+        given = output - layer.bias[:, None, None]
+        mean = given.mean((0, 2, 3))
+        given = given - mean[:, None, None]
+        scale = (_LAST_SPREAD if layer is layers[-1] else _SPREAD) / given.std().clamp_min(1e-6)
+        layer.weight.mul_(scale)
+        layer.bias.copy_(-mean * scale)
+        return given * scale
+
+    hooks = [layer.register_forward_hook(settle) for layer in layers]
+    decoder(latents)
+    for hook in hooks:
+        hook.remove()
+    nn.init.zeros_(last.weight)
 
 
 def _cells(planes: Tensor) -> Tensor:
