@@ -78,14 +78,10 @@ def test_picture_is_that_of_the_zoo_told_the_same_noise(packed: Path) -> None:
         ({"name": MODEL, "noise": "iso320"}, "did you mean 'iso3200'"),
         ({"name": MODEL, "tile": 64}, "larger than 64"),
         ({"name": MODEL, "tile": 100}, "must be a multiple of"),
-        ({"name": "utnet2"}, "no weights ship"),
+        ({"name": "utnet3"}, "no weights ship"),
     ],
 )
 def test_what_cannot_be_packed_is_refused(request_: dict, message: str, tmp_path: Path) -> None:
-    from zoo import weights
-
-    if request_["name"] == "utnet2" and weights.path("utnet2").exists():
-        pytest.skip("utnet2 has weights by now")
     with pytest.raises(ZooError, match=message):
         package(**request_, output_dir=tmp_path / "new")
     assert not (tmp_path / "new").exists()

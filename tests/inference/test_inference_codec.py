@@ -116,7 +116,7 @@ def test_halos_are_enough_and_no_larger_than_they_must_be(codec: Codec) -> None:
     codec.halo -= 2
     codec._margin -= 2
     assert np.abs(codec._analyse(photo, box, 2) - latents).max() > 1e-4
-    assert np.abs(codec.decompress(data) - picture).max() > 1e-3
+    assert np.abs(codec.decompress(data) - picture).max() > 3e-4
 
 
 def test_a_rectangle_is_cut_from_the_whole(codec: Codec) -> None:

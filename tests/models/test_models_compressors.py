@@ -10,7 +10,7 @@ from zoo.inference.denoise import denoise
 from zoo.models import contract as bayer
 from zoo.models.analysis import decoder_reach, encoder_reach
 from zoo.models.balle import GDN, BalleDecoder, BalleEncoder
-from zoo.models.bayer_codec import BayerCodec, DepthToSpace
+from zoo.models.bayer_codec import BayerCodec, Decoder, DepthToSpace, Mend, StackDecoder
 from zoo.models.compressor import ANCHORS, Compressor
 from zoo.models.contracts.bayer_codec import CONTRACT as DISPLAY
 from zoo.models.denoise_compress import Denoised, DenoiseThenCompress
@@ -29,7 +29,7 @@ DENOISER_FIRST = ("denoise-then-compress", "denoise-then-compress-e2e")
 
 
 def tiny_codec(latents: int, priors: int) -> BayerCodec:
-    return BayerCodec(CompactUtNet((4,), (1,), (), 4), latents, (4, 4, 4), 4, priors=priors)
+    return BayerCodec(CompactUtNet((4,), (1,), (), 4), latents, Decoder(latents, 96, (4, 4, 4)), priors=priors)
 
 
 BUDGET = {"bayer-codec-s": (1.2, 3.0), "bayer-codec-m": (2.0, 6.0)}  # most GMAC per megapixel of either half
@@ -96,6 +96,7 @@ def test_only_operators_that_every_delegate_has() -> None:
         "ModuleList",
         "Encoder",
         "Decoder",
+        "Mend",  # two convolutions, a ReLU and a sum
         "CompactUtNet",
     }
 
@@ -135,6 +136,9 @@ def test_encoder_halo_is_what_a_position_depends_on(encoder: nn.Module, channels
 def test_decoder_halo_is_what_pixels_depend_on(decoder: nn.Module, latents: int) -> None:
     halo, stride = decoder_reach(decoder, latents)
     torch.manual_seed(0)
+    for module in decoder.modules():
+        if isinstance(module, Mend):  # which starts as nothing
+            nn.init.normal_(module.second.weight, std=0.1)
     y = torch.randn(1, latents, 2 * halo + 3, 2 * halo + 3)
     own = (..., slice((halo + 1) * stride, (halo + 2) * stride), slice((halo + 1) * stride, (halo + 2) * stride))
     changed = torch.randn_like(y)
@@ -169,9 +173,12 @@ def test_gains_go_through_their_anchors_and_never_jump() -> None:
         assert torch.equal(model.gains(torch.tensor([-1.0, 2.0]))[0], gain[[0, -1]])
 
 
-def test_rescaled_latents_are_the_same_codec() -> None:
+@pytest.mark.parametrize("decoder", [Decoder(3, 8, (4, 4, 4)), StackDecoder(3, 8, (4, 4, 4), 4)])
+def test_rescaled_latents_are_the_same_codec(decoder: Decoder | StackDecoder) -> None:
     torch.manual_seed(0)
-    model = tiny_codec(3, 2)
+    for parameter in decoder.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    model = BayerCodec(CompactUtNet((4,), (1,), (), 4), 3, decoder, priors=2)
     x, quality = torch.rand(2, 12, 32, 32), torch.tensor([0.1, 0.8])
     factors = torch.tensor([0.2, 1.0, 30.0])
 

@@ -33,7 +33,7 @@ def test_an_update_has_singular_values_of_about_one(layer: nn.Module, memory: to
 def test_kernels_decay_and_biases_do_not() -> None:
     layer = nn.Conv2d(4, 8, 3)
     kernel, bias = (p.detach().clone() for p in (layer.weight, layer.bias))  # type: ignore[union-attr]
-    for optimizer in make_optimizers(layer.parameters(), lr=0.1, kernel_lr=0.2, weight_decay=0.0):
+    for optimizer in make_optimizers(dict(layer.named_parameters()), lr=0.1, kernel_lr=0.2, weight_decay=0.0):
         for parameter in layer.parameters():
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
@@ -58,9 +58,16 @@ def test_only_kernels_that_mix_channels_are_muons() -> None:
     plain = nn.Conv2d(8, 4, 3)
     assert is_kernel(plain.weight) and not is_kernel(depthwise.weight)
     assert not any(is_kernel(p) for p in (plain.bias, nn.Linear(4, 4).weight))  # type: ignore[arg-type]
-    parameters = [*plain.parameters(), *depthwise.parameters()]
+    parameters = dict(nn.Sequential(plain, depthwise).named_parameters())
     adam, muon = make_optimizers(parameters, 1e-3, 4e-3, 1e-4)
     assert sum(p.numel() for g in muon.param_groups for p in g["params"]) == plain.weight.numel()
     assert {g["peak"] for g in adam.param_groups} == {1e-3} and muon.param_groups[0]["peak"] == 4e-3
     (alone,) = make_optimizers(parameters, 1e-3, 0.0, 1e-4)
-    assert sum(p.numel() for g in alone.param_groups for p in g["params"]) == sum(p.numel() for p in parameters)
+    assert sum(p.numel() for g in alone.param_groups for p in g["params"]) == sum(map(torch.numel, parameters.values()))
+
+
+def test_models_keep_kernels_from_muon() -> None:
+    layers = nn.ModuleDict({"picture": nn.Conv2d(8, 4, 3), "stack": nn.Conv2d(8, 4, 1)})
+    parameters = dict(layers.named_parameters())
+    _, muon = make_optimizers(parameters, 1e-3, 4e-3, 1e-4, adamw=("stack.",))
+    assert [m.numel() for g in muon.param_groups for m in g["params"]] == [parameters["picture.weight"].numel()]

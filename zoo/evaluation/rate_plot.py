@@ -19,7 +19,7 @@ _COLOURS = {
     "bpg": "#c27ba0",
     "jpegxs": "#45818e",
 }
-_OURS = ("#c23b22", "#e69138", "#a61c5d", "#f1a7a0")
+_OURS = ("#c23b22", "#e69138", "#a61c5d", "#f1a7a0", "#7f6000")
 _DASHES = {"menon": "--", "utnet-m": "-"}  # of developers; others are dotted
 _WIDEST = 6.0  # bits per pixel shown; of lossless raws only their label is
 

@@ -10,14 +10,13 @@ transform cannot do. The priors start as clusters of what it gives, by k-means i
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.synth import RawSynthesizer
-from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, DepthToSpace, Encoder
+from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, DepthToSpace, Encoder, Mend, StackDecoder
 from zoo.models.compressor import ANCHORS
 from zoo.models.contract import OUT_CHANNELS
 from zoo.models.priors import ManyPriors, cost_table, position_costs
@@ -26,10 +25,7 @@ from zoo.raw import vst
 _BATCHES, _BATCH = 60, 8  # at 256 px 120,000 blocks of 768 values
 _POSITIONS = 40_000  # looked at for the priors
 _ROUNDS = 8
-# Standard deviation of what a layer of the decoder's stack starts to pass on. Little goes into the last: a step of Muon moves
-# each of its weights by 6e-4, and from 0.5 that alone was as much as the stack can mend, so that training put 31 of 32
-# channels out.
-_SPREAD, _LAST_SPREAD = 0.5, 0.05
+_SPREAD = 0.5  # standard deviation of what the decoder's corrections start to look at
 _REACH = 128  # of the table of costs, in symbols
 _LEAST_SHARE = 1e-4  # of non-zero symbols that a prior expects
 # Rounding steps of orthonormal latents at both ends of the quality scale, for display values of 0 to 1: where a uniform
@@ -55,7 +51,7 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
     # would have the decoder's weights differ so: int8 wants latents of one range, gradient steps weights of one size.
     share = spread.sqrt()
     encoder, decoder = model.encoder, model.decoder
-    assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder)
+    assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder | StackDecoder)
     transform = encoder.transform
     assert transform.bias is not None
     transform.weight.copy_((basis / share).T.reshape(transform.weight.shape))
@@ -65,7 +61,8 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
     model.log_scale.copy_(steps - share.log())
     model.log_gain.copy_(-model.log_scale)
     latents = torch.cat([transform(y) for y in pictures])
-    wake(decoder, latents[: 4 * _BATCH])
+    if isinstance(decoder, Decoder):
+        wake(decoder, latents[: 4 * _BATCH])
     quality = torch.rand(len(latents), generator=generator, device=latents.device)
     gain, _ = model.gains(quality)
     symbols = (latents * gain[:, :, None, None]).round().permute(0, 2, 3, 1).reshape(-1, model.latents)
@@ -75,32 +72,24 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
 
 @torch.no_grad()
 def wake(decoder: Decoder, latents: Tensor) -> None:
-    """Centre and scale what every layer of the decoder's stack passes on, and set the last to zero.
+    """Centre and scale what the decoder's corrections start to look at, since half of each channel is to pass its ReLU.
 
-    Drawn by fan-in alone the stack passed on a hundredth of what it got, and after 13,000 steps still added nothing. Such starts
-    are Mishkin & Matas's (ICLR 2016) and, centred, Salimans & Kingma's (NeurIPS 2016).
+    Data-dependent starts are Salimans & Kingma's (NeurIPS 2016). Without the centring most channels of the last correction, whose
+    input is the picture and positive, would pass always or never.
 
     Args:
         decoder: with its linear transform.
         latents: ``[N, C, h, w]``.
     """
-    *layers, last = [layer for layer in decoder.layers if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
-
-    def settle(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-        assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None
-        given = output - layer.bias[:, None, None]
-        mean = given.mean((0, 2, 3))
-        given = given - mean[:, None, None]
-        scale = (_LAST_SPREAD if layer is layers[-1] else _SPREAD) / given.std().clamp_min(1e-6)
-        layer.weight.mul_(scale)
-        layer.bias.copy_(-mean * scale)
-        return given * scale
-
-    hooks = [layer.register_forward_hook(settle) for layer in layers]
-    decoder(latents)
-    for hook in hooks:
-        hook.remove()
-    nn.init.zeros_(last.weight)
+    y = latents
+    for mend, step in zip(decoder.mends, decoder.linear, strict=True):
+        assert isinstance(mend, Mend) and mend.first.bias is not None
+        mend.first.bias.zero_()
+        seen = mend.first(y)
+        scale = _SPREAD / seen.std().clamp_min(1e-6)
+        mend.first.weight.mul_(scale)
+        mend.first.bias.copy_(-seen.mean((0, 2, 3)) * scale)
+        y = step(mend(y))
 
 
 def _cells(planes: Tensor) -> Tensor:

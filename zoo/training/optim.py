@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,19 +12,20 @@ KERNEL_DECAY = 0.1
 
 
 def make_optimizers(
-    parameters: Iterable[Tensor], lr: float, kernel_lr: float, weight_decay: float
+    parameters: Mapping[str, Tensor], lr: float, kernel_lr: float, weight_decay: float, adamw: tuple[str, ...] = ()
 ) -> list[torch.optim.Optimizer]:
     """Optimisers of all ``parameters``; each group knows its peak learning rate as ``peak``.
 
     Args:
+        parameters: by name.
         lr: peak learning rate of AdamW.
         kernel_lr: peak learning rate of Muon; 0 leaves the kernels to AdamW.
         weight_decay: AdamW's, of everything but vectors and scalars.
+        adamw: starts of the names of kernels that AdamW trains all the same.
     """
-    parameters = list(parameters)
-    kernels = [p for p in parameters if kernel_lr and is_kernel(p)]
+    kernels = [p for n, p in parameters.items() if kernel_lr and is_kernel(p) and not n.startswith(adamw)]
     of_muon = {id(p) for p in kernels}
-    rest = [p for p in parameters if id(p) not in of_muon]
+    rest = [p for p in parameters.values() if id(p) not in of_muon]
     groups = [
         {"params": [p for p in rest if p.dim() > 1], "weight_decay": weight_decay, "peak": lr},
         {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0, "peak": lr},
