@@ -99,6 +99,15 @@ def test_report_shows_every_part_and_names_every_record_it_shows(tmp_path: Path)
         assert fact in html and fact in markdown
 
 
+def test_a_references_card_promises_no_int8() -> None:
+    from zoo.report.cards import card
+
+    text = card(Shelf(EVIDENCE), "utnet2")
+    assert "zoo export utnet2 --target litert --precision fp16" in text and "## Training" in text
+    assert "int8" not in text and "## Files" not in text
+    assert "int8" in card(Shelf(EVIDENCE), "utnet-n")
+
+
 def test_report_without_crops_leaves_the_part_out(tmp_path: Path) -> None:
     shutil.copytree(EVIDENCE, tmp_path / "evidence", ignore=shutil.ignore_patterns("crops"))
     html, _ = write_report(tmp_path / "out", tmp_path / "evidence")

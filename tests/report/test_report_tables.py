@@ -10,6 +10,7 @@ import pytest
 from zoo.errors import ZooError
 from zoo.evaluation.benchmarks import get_benchmark
 from zoo.evaluation.records import ImageScore, QualityRecord
+from zoo.models.registry import get_spec
 from zoo.report.document import Table, merged
 from zoo.report.markdown import fill
 from zoo.report.tables import TABLES, render
@@ -146,8 +147,13 @@ def test_choose_takes_equal_integers_and_leaves_out_what_is_not_known(tmp_path: 
     assert len(rows) == 5
 
 
-def test_every_model_with_weights_has_a_use() -> None:
+def test_every_compact_model_with_weights_has_a_use() -> None:
     from zoo.report.choose import Shelf
 
     uses = json.loads((ROOT / "zoo" / "report" / "uses.json").read_text())
-    assert set(Shelf(ROOT / "evidence").models) <= set(uses)
+    compact = {name for name in Shelf(ROOT / "evidence").models if get_spec(name).int8}
+    assert compact and compact <= set(uses)
+
+
+def test_references_are_no_choice_for_a_phone() -> None:
+    assert "utnet2" not in render("choose", ROOT / "evidence")

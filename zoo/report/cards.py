@@ -28,13 +28,17 @@ def card(shelf: Shelf, name: str) -> str:
         f"{_NOTE}\n\n{facts['description']} {spec.params:,} parameters, {spec.gmac_per_mp:.1f} GMAC per sensor megapixel, "
         f"contract `{spec.contract}`, halo {spec.halo} packed pixels. Licence of code and weights: {facts['licence']}."
     )
-    sections = [
-        Section("Quality", [Text(_QUALITY), *_quality(shelf, name)]),
+    # References, which users export in float, have neither int8 nor files of ours.
+    made = [
         Section("Files", [_files(shelf, name), delegation(shelf.records, name), headroom(shelf.records, name)]),
         Section("Time", [Text(_TIME), *_times(shelf, name)]),
-        Section("Training", [_training(facts)]),
+    ]
+    sections = [
+        Section("Quality", [Text(_QUALITY), *_quality(shelf, spec)]),
+        *(made if spec.int8 else []),
+        Section("Training", [_training(facts, spec)]),
         Section("Limits", [Text(_LIMITS)]),
-        Section("Run it", [Text(_commands(name))]),
+        Section("Run it", [Text(_commands(spec))]),
     ]
     return document(name, lead, sections)
 
@@ -51,7 +55,7 @@ def _compressor(shelf: Shelf, spec: ModelSpec, facts: dict) -> str:
         Section("Rate and distortion", [Text(_RATE), rate_distortion(shelf.evidence, name), _tables(facts)]),
         Section("Files", [_files(shelf, name), delegation(shelf.records, name)]),
         Section("Time", [Text(_TIME), *_times(shelf, name)]),
-        Section("Training", [_training(facts)]),
+        Section("Training", [_training(facts, spec)]),
         Section("Limits", [Text(_LIMITS)]),
         Section("Run it", [Text(_CODEC_COMMANDS.format(name=name))]),
     ]
@@ -94,19 +98,26 @@ _LIMITS = (
 )
 
 
-def _commands(name: str) -> str:
-    run = f"zoo denoise IMG_0001.dng{'' if name == DEFAULT_MODEL else f' --model {name}'} -o out.tif"
-    return f"```sh\n{run}\nzoo export {name} --target litert\nzoo evaluate {name} --data PICTURES --noise clean,{LEVEL}\n```"
+def _commands(spec: ModelSpec) -> str:
+    name = spec.name
+    lines = (
+        f"zoo denoise IMG_0001.dng{'' if name == DEFAULT_MODEL else f' --model {name}'} -o out.tif",
+        f"zoo export {name} --target litert{'' if spec.int8 else ' --precision fp16'}",
+        f"zoo evaluate {name} --data PICTURES --noise clean,{LEVEL}",
+    )
+    return "\n".join(["```sh", *lines, "```"])
 
 
-def _quality(shelf: Shelf, name: str) -> Iterator[Table]:
-    rows = []
+def _quality(shelf: Shelf, spec: ModelSpec) -> Iterator[Table]:
+    name, rows = spec.name, []
     for label, (target, precision) in {"float": ("torch", "fp32"), **INT8}.items():
         score = shelf.score(name, target, precision)
         if score is not None and score.basis == "measured":
             cells = [label, *(number(score.psnr.get(level), ".2f") for level in LEVELS), number(score.noisy, ".2f")]
             rows.append(Row(cells, score.sources))
     yield Table(["precision", *LEVELS, "noisy mean"], rows)
+    if not spec.int8:
+        return
     lost = quantization(shelf.evidence)
     yield Table(lost.head[1:], [Row(r.cells[1:], r.sources) for r in lost.rows if r.cells[0] == name], lost.notes)
 
@@ -143,7 +154,7 @@ def _times(shelf: Shelf, name: str) -> list[Table]:
     return tables or [Table(head, [])]
 
 
-def _training(facts: dict) -> Table:
+def _training(facts: dict, spec: ModelSpec) -> Table:
     training, quantization = facts.get("training", {}), facts.get("quantization", {})
     stages = {half: quantization[half] for half in HALVES if half in quantization} or {"": quantization}
     rows = [
@@ -151,7 +162,7 @@ def _training(facts: dict) -> Table:
         ("steps, hours, device", _effort(training) + f", {training.get('device', 'device not recorded')}"),
         *(
             (f"int8 {half}".strip(), f"{stage.get('recipe', '-')}, {_effort(stage.get('training', {}))}")
-            for half, stage in stages.items()
+            for half, stage in (stages.items() if spec.int8 else ())
         ),
         *((f"`{file}`", f"sha256 `{digest}`") for file, digest in sorted(facts["sha256"].items())),
     ]
