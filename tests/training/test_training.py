@@ -17,10 +17,11 @@ from zoo.data.pool import ImagePool, decode_linear, difference_hash
 from zoo.data.scene import linear_scene, synthetic_raw
 from zoo.data.synth import NoiseRange, RawSynthesizer, mosaic
 from zoo.errors import ZooError
+from zoo.models.registry import create_model
 from zoo.models.utnet import CompactUtNet
 from zoo.raw import srgb_encode
 from zoo.training.config import TrainConfig, load_config, parse_duration
-from zoo.training.trainer import CHECKPOINT, Trainer, read_checkpoint
+from zoo.training.trainer import CHECKPOINT, Trainer, _before_relu, read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -134,17 +135,19 @@ def test_channels_that_no_pixel_lights_come_back(pool: ImagePool, tmp_path: Path
     assert not lit[0] and all(lit[-3:])
 
 
-@pytest.mark.parametrize(("activation", "lifted"), [(torch.nn.ReLU(), True), (torch.nn.LeakyReLU(0.2), False)])
-def test_only_channels_that_can_die_are_lifted(
-    pool: ImagePool, tmp_path: Path, activation: torch.nn.Module, lifted: bool
-) -> None:
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Conv2d(12, 12, 3, padding=1), activation)
-    with torch.no_grad():
-        model[0].bias.fill_(-9)
-    trainer = Trainer(model, config(), pool, tmp_path)
-    trainer._train_step()
-    assert any(float(missing) > 0 for missing in trainer._unlit) == lifted
+@pytest.mark.parametrize(
+    ("model", "lifted"),
+    [
+        (tiny(), ["stem", "encoder.0.0"]),  # neither what is added to a skip nor what comes out
+        (torch.nn.Sequential(torch.nn.Conv2d(12, 12, 3, padding=1), torch.nn.ReLU()), ["0"]),
+        (torch.nn.Sequential(torch.nn.Conv2d(12, 12, 3, padding=1), torch.nn.LeakyReLU(0.2)), []),
+        (create_model("bayer-codec-m", pretrained=False).decoder, [f"mends.{k}.first" for k in range(3)]),
+    ],
+    ids=["utnet", "relu", "leaky", "codec"],
+)
+def test_only_channels_that_can_die_are_lifted(model: torch.nn.Module, lifted: list[str]) -> None:
+    names = {module: name for name, module in model.named_modules()}
+    assert [names[module] for module in _before_relu(model)] == lifted
 
 
 def test_training_improves(pool: ImagePool, tmp_path: Path) -> None:
