@@ -24,14 +24,15 @@ REAL_RAWS = (
 )
 
 # Gates. Decibels are of the difference against the reference's range of values over all tiles. int8 is Core ML's, with fp16
-# between the integers: 47.6 to 52 dB measured, which moved the mean PSNR of six pictures by 0.003 dB at most; what says whether
+# between the integers: 46.9 to 52 dB measured, which moved the mean PSNR of six pictures by 0.003 dB at most; what says whether
 # its integers are right is the same program at fp32, below.
 MIN_DB = {"fp32": 90.0, "fp16": 50.0, "int8": 45.0}
 # Core ML at fp32: share of outputs that may differ from the integer reference, and by how many int8 steps. A sum within float
 # rounding of a tie flips (so does an addition, which XNNPACK does in fixed point), and a flipped value flips some of those that
-# depend on it; in flat areas a whole region at once. Measured: 1.4e-3 to 7.8e-3 of the outputs, up to 4 steps.
+# depend on it; in flat areas a whole region at once. Measured: 1.4e-3 to 9.9e-3 of the outputs, up to 5 steps (utnet-n, of which
+# no layer by itself flips more than 1.5e-5).
 MAX_FLIPPED = 2e-2
-MAX_FLIP_STEPS = 4
+MAX_FLIP_STEPS = 6
 
 # The same bounds hold for ONNX: onnxruntime convolves in integers, but adds in float32. Measured at tiles of 64 and 256: no
 # difference to 6e-4 of the outputs, 1 step; one convolution that rounds differently somewhere in the network makes 6e-2.
