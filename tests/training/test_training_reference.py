@@ -176,7 +176,8 @@ def test_weights_that_do_not_serve_are_explained(
 
 
 def test_a_student_comes_closer_to_its_teacher(pool: ImagePool, tmp_path: Path) -> None:
-    changes = {"teacher": "utnet-n", "teacher_weight": 100.0, "lr": 5e-3, "kernel_lr": 0.0, "steps": 60, "ema": 0.5}
+    # To 0.83 of the distance; without a teacher to 0.97.
+    changes = {"teacher": "utnet-n", "teacher_weight": 100.0, "lr": 2e-3, "kernel_lr": 2e-2, "steps": 100, "ema": 0.5}
     trainer = Trainer(tiny(), config(**changes), pool, tmp_path)
     batch = trainer.data.batch(8, torch.Generator().manual_seed(9))
 
@@ -188,7 +189,7 @@ def test_a_student_comes_closer_to_its_teacher(pool: ImagePool, tmp_path: Path) 
         return float((estimate - trainer.teacher(batch)).abs()[..., 8:-8, 8:-8].mean())
 
     before = distance()
-    for _ in range(60):
+    for _ in range(100):
         trainer._train_step()
     assert distance() < 0.9 * before
 
