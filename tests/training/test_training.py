@@ -21,7 +21,8 @@ from zoo.models.registry import create_model
 from zoo.models.utnet import CompactUtNet
 from zoo.raw import srgb_encode
 from zoo.training.config import TrainConfig, load_config, parse_duration
-from zoo.training.trainer import CHECKPOINT, Trainer, _before_relu, read_checkpoint
+from zoo.training.dark_channels import before_relu
+from zoo.training.trainer import CHECKPOINT, Trainer, read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_channels_that_no_pixel_lights_come_back(pool: ImagePool, tmp_path: Path
 )
 def test_only_channels_that_can_die_are_lifted(model: torch.nn.Module, lifted: list[str]) -> None:
     names = {module: name for name, module in model.named_modules()}
-    assert [names[module] for module in _before_relu(model)] == lifted
+    assert [names[module] for module in before_relu(model)] == lifted
 
 
 def test_training_improves(pool: ImagePool, tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from zoo.data.pool import ImagePool
 from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer
@@ -26,6 +25,7 @@ from zoo.models.contracts import contract_of
 from zoo.training import distributed
 from zoo.training.allocator import keep_freed_memory
 from zoo.training.config import TrainConfig
+from zoo.training.dark_channels import LIFT, watch_dark_channels
 from zoo.training.losses import display_psnr, restoration_loss
 from zoo.training.optim import make_optimizers
 from zoo.training.transfer import Teacher, load_initial
@@ -40,7 +40,6 @@ VALIDATION_LEVELS = {
 _LAST = 1e-3  # learning rate of the last step, of the peak's
 _SEED_STEP = 1_000_003  # between the processes of one run
 _RANGE_SHARE = 4  # every fourth patch of a batch pays for ranges: all of them cost a tenth of a step's time
-_LIFT = 1e-3  # the gradient of the bias of a channel without any positive value in such patches
 _HELD_BACK = 20  # every 20th picture of the folder validates and is never trained on
 
 
@@ -87,17 +86,14 @@ class Trainer:
         self._counted = {f"{n}.{key}": b for n, m in norms for key, b in m.named_buffers()}
         distributed.share(self.model.state_dict().values())
         self.average = {n: t.detach().clone() for n, t in self._tracked().items()}
-        self.optimizers = make_optimizers(
-            self.parameters, config.lr, config.kernel_lr, config.weight_decay, getattr(model, "adamw", ())
-        )
+        adamw = getattr(model, "adamw", ())
+        self.optimizers = make_optimizers(self.parameters, config.lr, config.kernel_lr, config.weight_decay, adamw)
         self.step = 0
         self.seconds = 0.0
         self._overflow: list[Tensor] = []
         for name, limit in getattr(model, "range_limits", {}).items():
             model.get_submodule(name).register_forward_hook(self._watch_range(limit))
-        self._unlit: list[Tensor] = []
-        for module in _before_relu(model):
-            module.register_forward_hook(self._watch_unlit)
+        self._unlit = watch_dark_channels(model)
         if resumes:
             self._resume()
 
@@ -159,7 +155,7 @@ class Trainer:
         loss = self.loss(batch)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        (loss + self.config.range_weight * sum(self._overflow) + _LIFT * sum(self._unlit)).backward()
+        (loss + self.config.range_weight * sum(self._overflow) + LIFT * sum(self._unlit)).backward()
         distributed.average([p.grad for p in self.parameters.values() if p.grad is not None])
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.config.grad_clip)
         for optimizer in self.optimizers:
@@ -205,14 +201,6 @@ class Trainer:
                 self._overflow.append((some.abs() - limit).clamp_min(0).square().mean())
 
         return hook
-
-    def _watch_unlit(self, module: nn.Module, _: Any, output: Tensor) -> None:
-        # Behind a ReLU such a channel has no gradient, so nothing would ever bring it back: Muon's steps, large in every
-        # direction, left 93 of 96 channels of utnet-m's lowest level like that. Its bias alone is raised: through the kernels,
-        # of which Muon makes full steps from any gradient, it took 0.23 dB from utnet-m (1,500 steps).
-        if torch.is_grad_enabled():
-            dark = output.detach()[::_RANGE_SHARE].amax((0, 2, 3)) < 0
-            self._unlit.append(-(module.bias * dark).sum())  # type: ignore[operator]
 
     def _forward(self, x: Tensor) -> Tensor:
         if self.device.type == "cpu":
@@ -318,9 +306,8 @@ class Trainer:
         part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
         self.model.load_state_dict(part("model."))
         average = part("average.")
-        self.average = {
-            n: average[n].to(self.device) for n in self._tracked()
-        }  # in their order, which files do not keep
+        # In their order, which files do not keep.
+        self.average = {n: average[n].to(self.device) for n in self._tracked()}
         for number, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in part(f"optimizer.{number}.").items():
@@ -353,32 +340,8 @@ def at_level(noise: NoiseRange, shot: float, read: float) -> NoiseRange:
     return dataclasses.replace(fixed, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30))
 
 
-def _before_relu(model: nn.Module) -> list[nn.Module]:
-    """Convolutions whose output is a ReLU's input as it stands; what is added to something first may well be negative.
-
-    None of a graph prepared for QAT, nor of a network that ``torch.fx`` cannot trace.
-    """
-    if isinstance(model, fx.GraphModule):
-        return []
-    found = []
-    for half in (model.encoder, model.decoder) if isinstance(model, Compressor) else (model,):
-        try:
-            traced = fx.symbolic_trace(half)
-        except fx.proxy.TraceError:
-            continue
-        for node in traced.graph.nodes:
-            called = traced.get_submodule(node.target) if node.op == "call_module" else node.target
-            if called in (F.relu, torch.relu) or isinstance(called, nn.ReLU):
-                source = node.all_input_nodes[0]
-                if source.op == "call_module":
-                    found.append(half.get_submodule(source.target))
-    return [module for module in found if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
-
-
 def make_trainer(model: nn.Module, config: TrainConfig, pool: ImagePool, folder: Path) -> Trainer:
     """The trainer of a model's task; arguments and errors as of :class:`Trainer`."""
-    from zoo.models.compressor import Compressor
-
     if isinstance(model, Compressor):
         from zoo.training.codec import CodecTrainer
 

@@ -1,0 +1,56 @@
+"""Channels that a ReLU has put out: found while training, and raised by their biases until some pixel lights them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from zoo.models.compressor import Compressor
+
+LIFT = 1e-3  # weight of the penalty, and so the gradient of a dark channel's bias
+_SHARE = 4  # every fourth sample of a batch is looked at
+
+
+def watch_dark_channels(model: nn.Module) -> list[Tensor]:
+    """A list to which every training forward adds, per watched convolution, the sum of its dark channels' biases, negated.
+
+    Behind a ReLU a channel that is negative everywhere has no gradient, so nothing would ever bring it back: Muon's steps, large
+    in every direction, left 93 of 96 channels of utnet-m's lowest level like that. Its bias alone is raised: through the kernels,
+    of which Muon makes full steps from any gradient, that took 0.23 dB from utnet-m (1,500 steps).
+    """
+    penalties: list[Tensor] = []
+
+    def watch(module: nn.Module, _: Any, output: Tensor) -> None:
+        if torch.is_grad_enabled():
+            assert isinstance(module.bias, Tensor)
+            dark = output.detach()[::_SHARE].amax((0, 2, 3)) < 0
+            penalties.append(-(module.bias * dark).sum())
+
+    for module in before_relu(model):
+        module.register_forward_hook(watch)
+    return penalties
+
+
+def before_relu(model: nn.Module) -> list[nn.Module]:
+    """Convolutions with a bias whose output is a ReLU's input as it stands; what is added to something first may be negative.
+
+    None of a graph prepared for QAT, nor of a network that ``torch.fx`` cannot trace.
+    """
+    if isinstance(model, fx.GraphModule):
+        return []
+    found = []
+    for half in (model.encoder, model.decoder) if isinstance(model, Compressor) else (model,):
+        try:
+            traced = fx.symbolic_trace(half)
+        except fx.proxy.TraceError:
+            continue
+        for node in traced.graph.nodes:
+            called = traced.get_submodule(node.target) if node.op == "call_module" else node.target
+            if called in (F.relu, torch.relu) or isinstance(called, nn.ReLU):
+                source = node.all_input_nodes[0]
+                if source.op == "call_module":
+                    found.append(half.get_submodule(source.target))
+    return [m for m in found if isinstance(m, nn.Conv2d | nn.ConvTranspose2d) and m.bias is not None]
