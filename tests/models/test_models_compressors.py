@@ -196,6 +196,12 @@ def test_rescaled_latents_are_the_same_codec(decoder: Decoder | StackDecoder) ->
     assert torch.allclose(again[2], picture, rtol=1e-4, atol=1e-5)
 
 
+def test_adamw_trains_transforms_that_start_at_an_optimum_but_no_stack() -> None:
+    denoiser = CompactUtNet((4,), (1,), (), 4)
+    assert BayerCodec(denoiser, 3, Decoder(3, 8, (4, 4, 4)), priors=2).adamw == ("encoder.transform.", "decoder.")
+    assert BayerCodec(denoiser, 3, StackDecoder(3, 8, (4, 4, 4), 4), priors=2).adamw == ()
+
+
 def test_gdn_is_its_formula_and_the_inverse_multiplies() -> None:
     torch.manual_seed(0)
     x, forward, inverse = torch.randn(2, 3, 4, 4), GDN(3), GDN(3, inverse=True)
