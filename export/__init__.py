@@ -212,6 +212,7 @@ def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, 
     own: dict[str, str] = {}
     if spec.codec is not None:
         own = {"half": half, "latents": str(spec.codec.latents), "stride": str(spec.codec.stride)}
+        own |= {"twins": str(spec.codec.twins)}
         if half == "decoder":
             edge = "repeat the edge positions of the grid of latents by at least the halo"
             own |= {"halo": str(spec.codec.decoder_halo), "tile_multiple": "1", "edge": edge}

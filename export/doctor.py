@@ -22,6 +22,7 @@ from torch import fx, nn
 from export.rule_conditions import name_of
 from export.rules import RULES, SEVERITY, Effect, Rule, effect_of
 from zoo.errors import ZooError
+from zoo.models.compressor import Compressor, split_twins
 from zoo.models.contracts import Contract, contract_of
 
 FP16_MAX = 65504.0
@@ -251,7 +252,7 @@ def _registered(name: str, tile: int | None) -> list[Patient]:
         decoder = half == "decoder" and spec.codec is not None
         side = _side(spec, tile or default_tile(spec), half)
         channels = spec.codec.latents if decoder and spec.codec else spec.in_channels
-        front = model.get_submodule("encoder") if decoder else None
+        front = model if decoder and isinstance(model, Compressor) else None
         stride = spec.codec.stride // 2 if decoder and spec.codec else 1
         inputs = _scene(contract, front, stride) if shipped or not spec.params else None
         label = f"{name}/{half}" if half else name
@@ -295,9 +296,9 @@ def _own(name: str, tile: int | None) -> Patient:
 
 
 def _scene(
-    contract: Contract, front: nn.Module | None = None, stride: int = 1
+    contract: Contract, front: Compressor | None = None, stride: int = 1
 ) -> Callable[[int], Iterator[np.ndarray]]:
-    """Makes inputs of the synthetic scene at the bed's noise levels; through ``front`` (an encoder) where there is one."""
+    """Makes inputs of the synthetic scene at the bed's noise levels; through the encoder of ``front`` where there is one."""
 
     def make(side: int) -> Iterator[np.ndarray]:
         from export.verify import tiles_of
@@ -307,7 +308,7 @@ def _scene(
                 yield x
             else:
                 with torch.no_grad():
-                    yield torch.round(front(torch.from_numpy(x))).numpy()
+                    yield split_twins(torch.round(front.encode(torch.from_numpy(x))), front.twins).numpy()
 
     return make
 

@@ -25,7 +25,8 @@ def calibrate(prepared: nn.Module, inputs: Iterable[Tensor]) -> dict[str, float]
     Two searches. First each activation by itself: the range that loses least in mean square, clipping included, over
     shrunken minimum and maximum. Then, from the output backwards, each range again by what it costs at the network's output
     while all others stay quantised: a tensor in front of a ReLU may clip far more of its negative side than its own error
-    suggests. Scales of sums are then moved by up to 1.5 % where runtimes would round them differently.
+    suggests. What only moves values about keeps their range, and scales of sums are moved by up to 1.5 % where runtimes would
+    round them differently.
 
     Args:
         prepared: graph from :func:`quantize.recipe.prepare`.
@@ -76,6 +77,7 @@ def calibrate(prepared: nn.Module, inputs: Iterable[Tensor]) -> dict[str, float]
             activation.set_range(*_best_range(torch.cat(values[name]), *extremes[name]))
     for activation in reversed(activations.values()):
         _search_by_output(prepared, activation, kept)
+    _keep_moved_ranges(prepared)
     _avoid_ties(prepared)
     return {name: max(-low, high) for name, (low, high) in extremes.items()}
 
@@ -109,6 +111,26 @@ def _search_by_output(prepared: nn.Module, module: ActivationFakeQuantize, kept:
 
     # A range that starts at zero (after a ReLU) has nothing to gain from its lower end.
     module.set_range(*min(candidates[: 4 if low == 0 else None], key=error))
+
+
+def _keep_moved_ranges(prepared: nn.Module) -> None:
+    """Give what a transposed convolution with fixed weights of 0 and 1 moves about the range that it came in.
+
+    A range of its own, however near, rounds everything once more: of a compressor's decoder that was 0.08 dB without noise at the
+    best quality.
+    """
+    assert isinstance(prepared, fx.GraphModule)
+    for node in prepared.graph.nodes:
+        if "conv_transpose2d" not in str(node.target):
+            continue
+        before, weight = (prepared.get_submodule(str(n.target)) for n in node.args[:2])
+        (after,) = (prepared.get_submodule(str(n.target)) for n in node.users)
+        values = dict(prepared.named_buffers()).get(str(node.args[1].args[0].target))
+        if values is None or not torch.equal(values, values.bool().to(values)) or node.args[2:3] not in ((), (None,)):
+            continue
+        assert isinstance(before, ActivationFakeQuantize) and isinstance(after, ActivationFakeQuantize) and weight
+        scale, zero = float(before.scale), int(before.zero_point)
+        after.set_range((-128 - zero) * scale, (127 - zero) * scale)
 
 
 def _avoid_ties(prepared: nn.Module) -> None:

@@ -21,7 +21,7 @@ from quantize.qat import CALIBRATION_BATCHES, calibration_facts
 from quantize.recipe import prepare
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawSynthesizer
-from zoo.models.compressor import Compressor
+from zoo.models.compressor import Compressor, split_twins
 from zoo.models.contracts import contract_of
 from zoo.models.registry import HALVES, check_int8
 from zoo.training.codec import CodecTrainer
@@ -104,4 +104,4 @@ def _dequantised(model: Compressor, x: Tensor, seed: int) -> Tensor:
     """What the decoder is fed for an encoder's input, each picture at a quality of its own."""
     quality = torch.rand(len(x), generator=torch.Generator().manual_seed(seed))
     gain, scale = (g[:, :, None, None] for g in model.gains(quality))
-    return torch.round(model.encoder(x) * gain) * scale
+    return split_twins(torch.round(model.encode(x) * gain) * scale, model.twins)

@@ -151,7 +151,7 @@ def _ranges(model: BayerCodec, pool: ImagePool, config: TrainConfig) -> Tensor:
     for _ in range(_RANGE_BATCHES):
         raws = synthesizer.batch(config.batch, generator)
         with torch.no_grad():
-            latents = model.encoder(contract.encode(raws.planes, raws.shot, raws.read, raws.wb))
+            latents = model.encode(contract.encode(raws.planes, raws.shot, raws.read, raws.wb))
         largest = torch.maximum(largest, latents.abs().amax((0, 2, 3)))
     return largest
 

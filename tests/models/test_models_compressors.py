@@ -10,8 +10,8 @@ from zoo.inference.denoise import denoise
 from zoo.models import contract as bayer
 from zoo.models.analysis import decoder_reach, encoder_reach
 from zoo.models.balle import GDN, BalleDecoder, BalleEncoder
-from zoo.models.bayer_codec import BayerCodec, Decoder, DepthToSpace, Mend, StackDecoder
-from zoo.models.compressor import ANCHORS, Compressor
+from zoo.models.bayer_codec import BayerCodec, Decoder, DepthToSpace, StackDecoder, Step
+from zoo.models.compressor import ANCHORS, TWIN_GAP, Compressor, merge_twins, split_twins
 from zoo.models.contracts.bayer_codec import CONTRACT as DISPLAY
 from zoo.models.denoise_compress import Denoised, DenoiseThenCompress
 from zoo.models.priors import ManyPriors, cheapest, cost_table, index_bits, position_costs
@@ -29,7 +29,7 @@ DENOISER_FIRST = ("denoise-then-compress", "denoise-then-compress-e2e")
 
 
 def tiny_codec(latents: int, priors: int) -> BayerCodec:
-    return BayerCodec(CompactUtNet((4,), (1,), (), 4), latents, Decoder(latents, 96, (4, 4, 4)), priors=priors)
+    return BayerCodec(CompactUtNet((4,), (1,), (), 4), latents, Decoder(latents, 96, (4, 4)), priors=priors)
 
 
 BUDGET = {"bayer-codec-s": (1.2, 3.0), "bayer-codec-m": (2.0, 6.0)}  # most GMAC per megapixel of either half
@@ -96,7 +96,7 @@ def test_only_operators_that_every_delegate_has() -> None:
         "ModuleList",
         "Encoder",
         "Decoder",
-        "Mend",  # two convolutions, a ReLU and a sum
+        "Step",  # a convolution, a ReLU, a concatenation and a transposed convolution
         "CompactUtNet",
     }
 
@@ -137,8 +137,8 @@ def test_decoder_halo_is_what_pixels_depend_on(decoder: nn.Module, latents: int)
     halo, stride = decoder_reach(decoder, latents)
     torch.manual_seed(0)
     for module in decoder.modules():
-        if isinstance(module, Mend):  # which starts as nothing
-            nn.init.normal_(module.second.weight, std=0.1)
+        if isinstance(module, Step):  # whose correction starts as nothing
+            nn.init.normal_(module.up.weight, std=0.1)
     y = torch.randn(1, latents, 2 * halo + 3, 2 * halo + 3)
     own = (..., slice((halo + 1) * stride, (halo + 2) * stride), slice((halo + 1) * stride, (halo + 2) * stride))
     changed = torch.randn_like(y)
@@ -173,32 +173,68 @@ def test_gains_go_through_their_anchors_and_never_jump() -> None:
         assert torch.equal(model.gains(torch.tensor([-1.0, 2.0]))[0], gain[[0, -1]])
 
 
-@pytest.mark.parametrize("decoder", [Decoder(3, 8, (4, 4, 4)), StackDecoder(3, 8, (4, 4, 4), 4)])
-def test_rescaled_latents_are_the_same_codec(decoder: Decoder | StackDecoder) -> None:
+@pytest.mark.parametrize(
+    ("decoder", "twins"),
+    [(Decoder(3, 8, (4, 4)), 0), (Decoder(5, 8, (4, 4)), 2), (StackDecoder(3, 8, (4, 4, 4), 4), 0)],
+    ids=["plain", "twins", "stack"],
+)
+def test_rescaled_latents_are_the_same_codec(decoder: Decoder | StackDecoder, twins: int) -> None:
     torch.manual_seed(0)
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=0.3)
-    model = BayerCodec(CompactUtNet((4,), (1,), (), 4), 3, decoder, priors=2)
+    model = BayerCodec(CompactUtNet((4,), (1,), (), 4), 3, decoder, priors=2, twins=twins)
+    model.pair_twins()
     x, quality = torch.rand(2, 12, 32, 32), torch.tensor([0.1, 0.8])
     factors = torch.tensor([0.2, 1.0, 30.0])
 
     def coded() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        latent = model.encoder(x)
+        latent = model.encode(x)
         gain, scale = (g[:, :, None, None] for g in model.gains(quality))
-        return latent, latent * gain, model.decoder(latent * gain * scale)
+        return latent, latent * gain, model.decode(latent * gain * scale)
 
     with torch.no_grad():
         latent, scaled, picture = coded()
         model.rescale_latents(factors)
         again = coded()
+        channels = model.encoder(x)
     assert torch.allclose(again[0], latent * factors[:, None, None], rtol=1e-4, atol=1e-5)
     assert torch.allclose(again[1], scaled, rtol=1e-4, atol=1e-4)
-    assert torch.allclose(again[2], picture, rtol=1e-4, atol=1e-5)
+    # Where the ReLUs bend, an input that twins put a gap apart is not quite the same.
+    assert torch.allclose(again[2], picture, rtol=1e-4, atol=1e-5 if not twins else 1e-2)
+    assert torch.allclose(channels[:, 3:] - channels[:, :twins], torch.tensor(TWIN_GAP), atol=1e-5)
+
+
+def test_paired_twins_change_nothing() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(5, 8, (4, 4))
+    for parameter in decoder.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    model = BayerCodec(CompactUtNet((4,), (1,), (), 4), 3, decoder, priors=2, twins=2)
+    x, y = torch.rand(1, 12, 32, 32), torch.rand(1, 3, 4, 4)
+    with torch.no_grad():
+        for weight in decoder.takers():
+            weight[3:5] = 0  # a codec that knows of no twins
+        channels, picture = model.encoder(x), decoder(torch.cat([y, y[:, :2]], 1))
+        model.pair_twins()
+        assert torch.equal(model.encode(x), channels[:, :3])
+        assert torch.allclose(decoder(torch.cat([y, y[:, :2]], 1)), picture, atol=1e-5)
+
+
+def test_twins_have_half_the_step() -> None:
+    latents = torch.rand(1, 6, 50, 50) * 2 - 1
+    assert torch.allclose(merge_twins(split_twins(latents, 2), 2), latents, atol=1e-6)
+    assert merge_twins(latents, 0) is latents and split_twins(latents, 0) is latents
+
+    def rounded(channels: torch.Tensor) -> torch.Tensor:
+        return (channels * 128).round() / 128
+
+    error = merge_twins(rounded(split_twins(latents, 2)), 2) - latents
+    assert error[:, :2].std() == pytest.approx(0.5 * float(error[:, 2:].std()), rel=0.05)
 
 
 def test_adamw_trains_transforms_that_start_at_an_optimum_but_no_stack() -> None:
     denoiser = CompactUtNet((4,), (1,), (), 4)
-    assert BayerCodec(denoiser, 3, Decoder(3, 8, (4, 4, 4)), priors=2).adamw == ("encoder.transform.", "decoder.")
+    assert BayerCodec(denoiser, 3, Decoder(3, 8, (4, 4)), priors=2).adamw == ("encoder.transform.", "decoder.")
     assert BayerCodec(denoiser, 3, StackDecoder(3, 8, (4, 4, 4), 4), priors=2).adamw == ()
 
 

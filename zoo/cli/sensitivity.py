@@ -86,15 +86,17 @@ def _scene(name: str, half: str) -> dict[str, Any]:
     import torch
 
     from export.verify import tiles_of
+    from zoo.models.compressor import Compressor, split_twins
     from zoo.models.contracts import contract_of
     from zoo.models.registry import create_model
 
     inputs = {key: torch.from_numpy(x) for key, x in tiles_of(SIDE, contract_of(None, name))}
     if half != "decoder":
         return inputs
-    encoder = create_model(name, pretrained=True).get_submodule("encoder")
+    model = create_model(name, pretrained=True)
+    assert isinstance(model, Compressor)
     with torch.no_grad():
-        return {key: torch.round(encoder(x)) for key, x in inputs.items()}
+        return {key: split_twins(torch.round(model.encode(x)), model.twins) for key, x in inputs.items()}
 
 
 def _validation(name: str, folder: Path) -> tuple[dict[str, Any], Callable[[str, Any], float], str]:

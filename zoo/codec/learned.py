@@ -134,7 +134,7 @@ def _latents(model: Compressor, batches: Iterable[RawBatch]) -> tuple[list[npt.N
     contract, pixels, found = contract_of(model), 0, []
     for batch in batches:
         x = contract.encode(batch.planes, batch.shot, batch.read, batch.wb, batch.cfa)
-        found += list(model.encoder(x).float().cpu().numpy())
+        found += list(model.encode(x).float().cpu().numpy())
         pixels += batch.target[:, 0].numel()
     if not all(np.isfinite(y).all() for y in found):
         raise ZooError("the encoder gives latents that are not finite; the run has diverged, train it again")

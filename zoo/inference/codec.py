@@ -30,6 +30,7 @@ from zoo.errors import ZooError
 from zoo.inference.restore import bayer_tile
 from zoo.inference.runner import TileRunner, TorchRunner, torch_beside
 from zoo.inference.tiling import Band
+from zoo.models.compressor import merge_twins, split_twins
 from zoo.models.contracts import get_contract
 from zoo.models.contracts.bayer_codec import BayerCodecContract
 from zoo.models.registry import ModelSpec, check_compressor, create_model, get_spec
@@ -72,12 +73,12 @@ class Codec:
         codec = check_compressor(spec.name)
         contract = get_contract(spec.contract)
         assert isinstance(contract, BayerCodecContract)
-        if tables.channels != codec.latents:
+        if tables.channels != codec.latents - codec.twins:
             raise ZooError(f"{spec.name}: its entropy tables are of another model; install the package again")
         self.name, self.weights_sha256 = spec.name, weights_sha256
         self.tables, self.gains = tables, gains
         self.qualities: Sequence[int] = range(tables.qualities)
-        self.stride, self.halo = codec.stride, codec.decoder_halo
+        self.stride, self.halo, self._twins = codec.stride, codec.decoder_halo, codec.twins
         self._contract, self._encoder, self._decoder = contract, encoder, decoder
         self._step = codec.stride // 2  # packed pixels per position
         self._margin = -(-codec.encoder_halo // self._step)  # positions
@@ -242,7 +243,8 @@ class Codec:
         noise = raw.noise.balanced(raw.wb)
         told = torch.tensor([noise.shot]), torch.tensor([noise.read]), torch.tensor([raw.wb])
         with torch_beside(self._encoder):
-            latents = self._encoder(self._contract.encode(torch.from_numpy(planes)[None], *told).numpy())[0]
+            channels = self._encoder(self._contract.encode(torch.from_numpy(planes)[None], *told).numpy())
+            latents = merge_twins(torch.from_numpy(channels), self._twins)[0].numpy()
         rows, columns = box.shape
         return np.ascontiguousarray(latents[:, margin : margin + rows, margin : margin + columns])
 
@@ -257,7 +259,8 @@ class Codec:
             )
         padded = np.pad(latents, ((0, 0), (0, fixed - side), (0, fixed - side)), mode="edge")
         with torch_beside(self._decoder):
-            y = torch.from_numpy(self._decoder(padded[None]))
+            channels = split_twins(torch.from_numpy(padded[None]), self._twins)
+            y = torch.from_numpy(self._decoder(channels.numpy()))
             if not y.isfinite().all():
                 raise ZooError(f"{self.name} gave values that are not finite; the file or the weights are damaged")
             return self._contract.picture(y)[0, :, : side * self.stride, : side * self.stride].numpy()

@@ -28,15 +28,21 @@ _GAIN_SPAN = 14.0
 _GAIN_START = 8.0
 
 
+# Latents that ship lie within -1 to 1 (tools/publish.py), where an int8 step is 1/128: half of one.
+TWIN_GAP = 1 / 256
+
+
 class Compressor(nn.Module):
     """Encoder, decoder, gains and priors.
 
     Args:
-        encoder: packed input of the contract ``[N, in_channels, h, w]`` -> latents ``[N, C, h/s, w/s]``.
-        decoder: latents -> packed RGB ``[N, 12, h, w]``.
+        encoder: packed input of the contract ``[N, in_channels, h, w]`` -> channels ``[N, C + K, h/s, w/s]`` of latents, see
+            :func:`merge_twins`.
+        decoder: channels, see :func:`split_twins` -> packed RGB ``[N, 12, h, w]``.
         latents: C.
         priors: how many factorised priors compete for each position.
         scale: standard deviation that the priors start with.
+        twins: K.
 
     Attributes:
         contract: name of the contract, see :mod:`zoo.models.contracts`.
@@ -48,9 +54,11 @@ class Compressor(nn.Module):
     contract: ClassVar[str]
     int8: ClassVar[bool] = True
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, latents: int, priors: int, scale: float) -> None:
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, latents: int, priors: int, scale: float, twins: int = 0
+    ) -> None:
         super().__init__()
-        self.latents = latents
+        self.latents, self.twins = latents, twins
         self.encoder = encoder
         self.decoder = decoder
         self.priors = ManyPriors(latents, priors, scale=scale)
@@ -60,6 +68,14 @@ class Compressor(nn.Module):
         self.log_gain = nn.Parameter(start.clone())
         self.log_scale = nn.Parameter(-start)
 
+    def encode(self, x: Tensor) -> Tensor:
+        """The encoder's latents ``[N, C, h/s, w/s]`` of a packed input."""
+        return merge_twins(self.encoder(x), self.twins)
+
+    def decode(self, y: Tensor) -> Tensor:
+        """What the decoder makes of latents ``[N, C, h/s, w/s]``."""
+        return self.decoder(split_twins(y, self.twins))
+
     def gains(self, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Gain before rounding and scale after it: quality ``[N]`` in [0, 1] -> two ``[N, C]``."""
         return _interpolate(self.log_gain, quality).exp(), _interpolate(self.log_scale, quality).exp()
@@ -67,6 +83,27 @@ class Compressor(nn.Module):
     def counted(self) -> int:
         """Parameters of encoder, decoder and priors. Gains are left out: what ships of them are integer steps in the tables."""
         return sum(p.numel() for half in (self.encoder, self.decoder, self.priors) for p in half.parameters())
+
+
+def merge_twins(channels: Tensor, twins: int) -> Tensor:
+    """Latents ``[N, C, h, w]`` of an encoder's channels ``[N, C + K, h, w]``, the last K of which are twins of the first K.
+
+    A network's int8 output has one step for all latents, and the few strong ones are coded in steps as fine as that. The mean of
+    two int8 tensors half a step apart has half the step.
+    """
+    if not twins:
+        return channels
+    latents = channels.shape[1] - twins
+    both = (channels[:, :twins] + channels[:, latents:]) / 2
+    return torch.cat([both, channels[:, twins:latents]], 1)
+
+
+def split_twins(latents: Tensor, twins: int) -> Tensor:
+    """A decoder's channels ``[N, C + K, h, w]``: the first K latents a quarter of a step lower, and again a quarter higher."""
+    if not twins:
+        return latents
+    first = latents[:, :twins]
+    return torch.cat([first - TWIN_GAP / 2, latents[:, twins:], first + TWIN_GAP / 2], 1)
 
 
 def _interpolate(table: Tensor, quality: Tensor) -> Tensor:

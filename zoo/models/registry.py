@@ -25,11 +25,12 @@ class CodecSpec:
     """What a compressor has beside what every model has.
 
     Attributes:
-        latents: channels of what lies between encoder and decoder.
+        latents: channels of what lies between encoder and decoder, twins included.
         stride: sensor pixels per latent position, each way.
         encoder_halo: packed pixels that a position looks beyond its own, the contract's included.
         decoder_halo: latent positions that a pixel looks beyond its own.
         encoder_gmac_per_mp, decoder_gmac_per_mp: multiply-accumulates per sensor megapixel, in 1e9.
+        twins: the last of the latents, which are not coded, see :func:`zoo.models.compressor.merge_twins`.
     """
 
     latents: int
@@ -38,6 +39,7 @@ class CodecSpec:
     decoder_halo: int
     encoder_gmac_per_mp: float
     decoder_gmac_per_mp: float
+    twins: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,11 @@ def _derive_compressor(name: str, model: Any, contract: Any) -> ModelSpec:
     from zoo.models.analysis import count_macs, decoder_reach, encoder_reach
 
     halo, stride = encoder_reach(model.encoder, contract.in_channels)
-    decoder_halo, _ = decoder_reach(model.decoder, model.latents)
+    channels = model.latents + model.twins
+    decoder_halo, _ = decoder_reach(model.decoder, channels)
     costs = (
         count_macs(model.encoder, contract.in_channels) * 0.25e6 / 1e9,
-        count_macs(model.decoder, model.latents, side=8) / stride**2 * 0.25e6 / 1e9,
+        count_macs(model.decoder, channels, side=8) / stride**2 * 0.25e6 / 1e9,
     )
     return ModelSpec(
         name=name,
@@ -162,7 +165,7 @@ def _derive_compressor(name: str, model: Any, contract: Any) -> ModelSpec:
         params=model.counted(),
         gmac_per_mp=sum(costs),
         int8=model.int8,
-        codec=CodecSpec(model.latents, 2 * stride, halo + contract.halo, decoder_halo, *costs),
+        codec=CodecSpec(channels, 2 * stride, halo + contract.halo, decoder_halo, *costs, twins=model.twins),
     )
 
 

@@ -28,6 +28,7 @@ class CompactUtNet(nn.Module):
         encoder_depth: 3x3 convolutions per level on the way down (the last entry is the bottom).
         decoder_depth: 3x3 convolutions per level on the way up, one entry less than ``widths``.
         head_width: channels of the branch at packed resolution, which sees the input and feeds a 3x3 head.
+        head_depth: 3x3 convolutions of that branch between the sum with the pyramid and the head.
 
     Shape:
         float ``[N, 12, h, w]`` -> ``[N, 12, h, w]`` (see :mod:`zoo.models.contract`); h and w multiples of ``2**len(widths)``.
@@ -43,6 +44,7 @@ class CompactUtNet(nn.Module):
         encoder_depth: tuple[int, ...],
         decoder_depth: tuple[int, ...],
         head_width: int,
+        head_depth: int = 0,
     ) -> None:
         super().__init__()
         if len(encoder_depth) != len(widths) or len(decoder_depth) != len(widths) - 1:
@@ -59,6 +61,7 @@ class CompactUtNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
         self.decoder = nn.ModuleList(block(w, d) for w, d in zip(widths[:-1], decoder_depth, strict=True))
         self.expand = nn.ConvTranspose2d(widths[0], head_width, 2, stride=2)
+        self.fine = block(head_width, head_depth)
         self.head = nn.Conv2d(head_width, OUT_CHANNELS, 3, padding=1)
         self._initialise()
 
@@ -85,7 +88,7 @@ class CompactUtNet(nn.Module):
         for level in reversed(range(len(self.up))):
             features = F.relu(self.up[level](features) + skips[level])
             features = _convolve(self.decoder[level], features)
-        return self.head(F.relu(self.expand(features) + self.skip(x)))
+        return self.head(_convolve(self.fine, F.relu(self.expand(features) + self.skip(x))))
 
 
 def _convolve(block: nn.Module, features: Tensor) -> Tensor:
@@ -109,4 +112,4 @@ def utnet_s() -> nn.Module:
 @register_model
 def utnet_m() -> nn.Module:
     """Medium, the flagship: 4 GMAC per megapixel."""
-    return CompactUtNet((48, 64, 96), encoder_depth=(0, 1, 1), decoder_depth=(1, 0), head_width=16)
+    return CompactUtNet((32, 48, 64), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=20, head_depth=2)

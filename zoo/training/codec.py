@@ -132,7 +132,7 @@ class CodecTrainer(Trainer):
     def _code(self, batch: RawBatch, quality: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         """Decoded display values ``[N, 12, h, w]`` and bits per picture ``[N]``."""
         with self._autocast():
-            latent = self.model.encoder(self._told(batch))
+            latent = self.model.encode(self._told(batch))
         gain, scale = self.model.gains(quality)
         scaled = latent.float() * gain[:, :, None, None]
         rounded = scaled + (scaled.round() - scaled).detach()
@@ -149,7 +149,7 @@ class CodecTrainer(Trainer):
         else:
             bits = self._bits(symbols, position_costs(symbols, cost_table(self.model.priors, _REACH)).min(1).indices)
         with self._autocast():
-            decoded = self.model.decoder(rounded * scale[:, :, None, None])
+            decoded = self.model.decode(rounded * scale[:, :, None, None])
         return decoded.float(), bits
 
     def _training_bits(self, values: Tensor, symbols: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.synth import RawSynthesizer
-from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, DepthToSpace, Encoder, Mend, StackDecoder
-from zoo.models.compressor import ANCHORS
+from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, Encoder, StackDecoder, Step
+from zoo.models.compressor import ANCHORS, merge_twins, split_twins
 from zoo.models.contract import OUT_CHANNELS
 from zoo.models.priors import ManyPriors, cost_table, position_costs
 from zoo.raw import vst
@@ -54,15 +54,16 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
     assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder | StackDecoder)
     transform = encoder.transform
     assert transform.bias is not None
-    transform.weight.copy_((basis / share).T.reshape(transform.weight.shape))
-    transform.bias.copy_(-(mean @ basis) / share)
-    _fill_synthesis(decoder.linear, basis * share, spread / share, mean)
+    transform.weight[: model.latents] = (basis / share).T.reshape(-1, *transform.weight.shape[1:]).to(transform.weight)
+    transform.bias[: model.latents] = (-(mean @ basis) / share).to(transform.bias)
+    _fill_synthesis(decoder.stages, basis * share, spread / share, mean)
+    model.pair_twins()
     steps = torch.linspace(math.log(_COARSEST), math.log(_FINEST), ANCHORS, device=share.device)[:, None]
     model.log_scale.copy_(steps - share.log())
     model.log_gain.copy_(-model.log_scale)
-    latents = torch.cat([transform(y) for y in pictures])
+    latents = merge_twins(torch.cat([transform(y) for y in pictures]), model.twins)
     if isinstance(decoder, Decoder):
-        wake(decoder, latents[: 4 * _BATCH])
+        wake(decoder, split_twins(latents[: 4 * _BATCH], model.twins))
     quality = torch.rand(len(latents), generator=generator, device=latents.device)
     gain, _ = model.gains(quality)
     symbols = (latents * gain[:, :, None, None]).round().permute(0, 2, 3, 1).reshape(-1, model.latents)
@@ -74,22 +75,22 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
 def wake(decoder: Decoder, latents: Tensor) -> None:
     """Centre and scale what the decoder's corrections start to look at, since half of each channel is to pass its ReLU.
 
-    Data-dependent starts are Salimans & Kingma's (NeurIPS 2016). Without the centring most channels of the last correction, whose
-    input is the picture and positive, would pass always or never.
+    Data-dependent starts are Salimans & Kingma's (NeurIPS 2016). Without the centring most channels that see brightness would
+    pass always or never.
 
     Args:
         decoder: with its linear transform.
-        latents: ``[N, C, h, w]``.
+        latents: ``[N, C, h, w]``, twins included.
     """
     y = latents
-    for mend, step in zip(decoder.mends, decoder.linear, strict=True):
-        assert isinstance(mend, Mend) and mend.first.bias is not None
-        mend.first.bias.zero_()
-        seen = mend.first(y)
+    for step in decoder.steps:
+        assert isinstance(step, Step) and step.look.bias is not None
+        step.look.bias.zero_()
+        seen = step.look(y)
         scale = _SPREAD / seen.std().clamp_min(1e-6)
-        mend.first.weight.mul_(scale)
-        mend.first.bias.copy_(-seen.mean((0, 2, 3)) * scale)
-        y = step(mend(y))
+        step.look.weight.mul_(scale)
+        step.look.bias.copy_(-seen.mean((0, 2, 3)) * scale)
+        y = step(y)
 
 
 def _cells(planes: Tensor) -> Tensor:
@@ -111,18 +112,18 @@ def _components(pictures: list[Tensor], count: int) -> tuple[Tensor, Tensor, Ten
     return vectors[:, -count:].flip(1), energy[-count:].flip(0).clamp_min(1e-8).sqrt(), mean
 
 
-def _fill_synthesis(chain: nn.Sequential, synthesis: Tensor, spread: Tensor, mean: Tensor) -> None:
+def _fill_synthesis(stages: list[nn.ConvTranspose2d], synthesis: Tensor, spread: Tensor, mean: Tensor) -> None:
     """Factor ``[12 * 8 * 8, latents]`` into 2x2 transposed convolutions, each cutting blocks into four.
 
     A stage with fewer channels than a block has values keeps the subspace with the most energy.
 
     Args:
-        chain: ``ConvTranspose2d(k=2, s=2)`` whose last makes the values of a cell of 2x2, and the :class:`DepthToSpace` of those.
+        stages: ``ConvTranspose2d(k=2, s=2)``, the last of which makes the values of a cell of 2x2; inputs beyond those of the fit
+            get no weight.
         synthesis: blocks from latents.
         spread: standard deviations of the latents.
         mean: the mean block.
     """
-    stages = [s for s in chain if isinstance(s, nn.ConvTranspose2d) and not isinstance(s, DepthToSpace)]
     side = STRIDE
     for stage in stages:
         side //= 2
@@ -132,7 +133,8 @@ def _fill_synthesis(chain: nn.Sequential, synthesis: Tensor, spread: Tensor, mea
         subspace = _even(torch.linalg.svd(weighted)[0][:, : stage.out_channels])
         if stage.out_channels == len(subspace):
             subspace = torch.eye(len(subspace), dtype=parts.dtype, device=parts.device)  # the pixels themselves
-        stage.weight.copy_(torch.einsum("yxpi,po->ioyx", parts, subspace))
+        stage.weight.zero_()
+        stage.weight[: parts.shape[3]].copy_(torch.einsum("yxpi,po->ioyx", parts, subspace))
         assert stage.bias is not None
         stage.bias.zero_()
         coefficients = torch.einsum("yxpi,po->yxoi", parts * spread, subspace)
