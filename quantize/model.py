@@ -136,7 +136,8 @@ def snap_biases(graph: fx.GraphModule) -> fx.GraphModule:
 
 def _load_state(prepared: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Copy tensors into the graph, resizing the observers' buffers, which are empty before calibration."""
-    own = {**dict(prepared.named_parameters()), **dict(prepared.named_buffers())}
+    # Under every name that it has: what is concatenated shares one range, and so one module.
+    own = {**dict(prepared.named_parameters()), **dict(prepared.named_buffers(remove_duplicate=False))}
     if own.keys() != tensors.keys():
         odd = sorted(own.keys() ^ tensors.keys())[0]
         raise ZooError(f"{path}: does not fit this version's graph (first difference: {odd}); write it anew")

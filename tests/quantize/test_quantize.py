@@ -98,6 +98,17 @@ def test_what_is_only_moved_is_not_rounded_again() -> None:
     torch.testing.assert_close(seen[0], seen[1], atol=1e-6, rtol=0)
 
 
+def test_what_is_concatenated_shares_a_range_and_is_loaded_with_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    decoder = create_model("bayer-codec-m").get_submodule("decoder")
+    prepared = prepare(decoder, 198)
+    calibrate(prepared, [torch.randn(1, 198, 4, 4)])
+    made = QuantizedModel("bayer-codec-m", "ptq", prepared, half="decoder")
+    loaded = QuantizedModel.load(made.save(tmp_path))
+    y = torch.randn(1, 198, 4, 4).numpy()
+    assert np.array_equal(loaded.integer()(y), made.integer()(y))
+
+
 def test_saved_and_loaded_is_the_same(quantized: QuantizedModel, tmp_path: Path) -> None:
     path = quantized.save(tmp_path)
     loaded = QuantizedModel.load(path)
