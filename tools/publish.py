@@ -115,10 +115,12 @@ def _make_tables(
     name: str, state: dict[str, Tensor], meta: dict[str, Any], data: Path | None
 ) -> tuple[dict[str, Tensor], EntropyTables, npt.NDArray[np.float64], dict[str, Any]]:
     """Weights as they ship, and what :func:`zoo.codec.learned.fit_tables` makes for them."""
+    import torch
+
     from zoo.codec.learned import fit_tables
     from zoo.data.pool import ImagePool
-    from zoo.models.bayer_codec import BayerCodec
-    from zoo.models.compressor import Compressor
+    from zoo.models.bayer_codec import BayerCodec, Decoder
+    from zoo.models.compressor import Compressor, merge_twins
     from zoo.models.registry import create_model
     from zoo.training.config import TrainConfig, parse
     from zoo.training.trainer import trained_on
@@ -132,28 +134,31 @@ def _make_tables(
         raise ZooError(f"{pictures}: no such folder of training pictures, which the tables need; give one with --data")
     pool = ImagePool.from_folder(pictures, min_side=config.patch)
     if isinstance(model, BayerCodec):
-        model.rescale_latents(1 / _ranges(model, pool, config))
+        channels = _channels(model, pool, config)
+        factors = 1 / merge_twins(channels, model.twins).abs().amax((0, 2, 3)).clamp_min(1e-6)
+        model.rescale_latents(factors)
+        if isinstance(model.decoder, Decoder):
+            model.decoder.level(channels * torch.cat([factors, factors[: model.twins]])[:, None, None])
     counted = _raws(trained_on(pool.images), pool, config, _COUNTED_RAWS, seed=13)
     tables, gains, facts = fit_tables(model, counted, validation_raws(pool, config))
     shipped = {k: v.contiguous() for k, v in model.state_dict().items()}
     return shipped, tables, gains, facts | {"data_sha256": pool.digest}
 
 
-def _ranges(model: BayerCodec, pool: ImagePool, config: TrainConfig) -> Tensor:
-    """Largest magnitude of every latent ``[C]``, on raws as training draws them."""
+def _channels(model: BayerCodec, pool: ImagePool, config: TrainConfig) -> Tensor:
+    """What the encoder gives ``[N, C + K, h, w]``, on raws as training draws them."""
     import torch
 
     from zoo.data.synth import RawSynthesizer
     from zoo.models.contracts import contract_of
 
-    contract, largest = contract_of(model), torch.full((model.latents,), 1e-6)
+    contract, found = contract_of(model), []
     synthesizer, generator = RawSynthesizer(pool, config.patch, config.noise), torch.Generator().manual_seed(12)
     for _ in range(_RANGE_BATCHES):
         raws = synthesizer.batch(config.batch, generator)
         with torch.no_grad():
-            latents = model.encode(contract.encode(raws.planes, raws.shot, raws.read, raws.wb))
-        largest = torch.maximum(largest, latents.abs().amax((0, 2, 3)))
-    return largest
+            found.append(model.encoder(contract.encode(raws.planes, raws.shot, raws.read, raws.wb)))
+    return torch.cat(found)
 
 
 def validation_raws(pool: ImagePool, config: TrainConfig) -> Iterator[RawBatch]:

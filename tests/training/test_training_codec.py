@@ -19,7 +19,7 @@ from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer
 from zoo.errors import ZooError
 from zoo.evaluation.metrics import ssim_and_ms_ssim
 from zoo.inference.codec import open_codec
-from zoo.models.bayer_codec import BayerCodec, Decoder, Step
+from zoo.models.bayer_codec import BayerCodec, Decoder
 from zoo.models.denoise_compress import DenoiseThenCompress
 from zoo.models.priors import ManyPriors, cost_table, position_costs
 from zoo.models.registry import create_model
@@ -131,10 +131,9 @@ def test_the_decoders_corrections_start_awake_and_add_nothing(pool: ImagePool, t
     assert isinstance(decoder, Decoder)
     batch = trainer.data.batch(8, trainer.generator)
     lit: list[float] = []
-    for step in decoder.steps:
-        assert isinstance(step, Step)
-        assert not step.up.weight[step.look.in_channels :].any()
-        step.look.register_forward_hook(lambda m, i, o: lit.append(float((o > 0).float().mean((0, 2, 3)).max())))
+    assert not decoder.step.up.weight[decoder.expand.out_channels :].any() and not decoder.mend.second.weight.any()
+    for correction in (decoder.step, decoder.mend):
+        correction.look.register_forward_hook(lambda m, i, o: lit.append(float((o > 0).float().mean((0, 2, 3)).max())))
     with torch.no_grad():
         latents = trainer.model.encoder(trainer._told(batch))
         decoder(latents)

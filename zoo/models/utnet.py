@@ -100,7 +100,7 @@ def _convolve(block: nn.Module, features: Tensor) -> Tensor:
 @register_model
 def utnet_n() -> nn.Module:
     """Nano: 1 GMAC per megapixel, for previews and video."""
-    return CompactUtNet((16, 32, 48), encoder_depth=(0, 1, 1), decoder_depth=(1, 0), head_width=8)
+    return CompactUtNet((16, 24, 32), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=8, head_depth=2)
 
 
 @register_model

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.synth import RawSynthesizer
-from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, Encoder, StackDecoder, Step
+from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, Encoder, StackDecoder
 from zoo.models.compressor import ANCHORS, merge_twins, split_twins
 from zoo.models.contract import OUT_CHANNELS
 from zoo.models.priors import ManyPriors, cost_table, position_costs
@@ -82,15 +82,16 @@ def wake(decoder: Decoder, latents: Tensor) -> None:
         decoder: with its linear transform.
         latents: ``[N, C, h, w]``, twins included.
     """
-    y = latents
-    for step in decoder.steps:
-        assert isinstance(step, Step) and step.look.bias is not None
-        step.look.bias.zero_()
-        seen = step.look(y)
+    y = decoder.expand(latents)
+    for correction in (decoder.step, decoder.mend):
+        look = correction.look
+        assert look.bias is not None
+        look.bias.zero_()
+        seen = look(y)
         scale = _SPREAD / seen.std().clamp_min(1e-6)
-        step.look.weight.mul_(scale)
-        step.look.bias.copy_(-seen.mean((0, 2, 3)) * scale)
-        y = step(y)
+        look.weight.mul_(scale)
+        look.bias.copy_(-seen.mean((0, 2, 3)) * scale)
+        y = correction(y)
 
 
 def _cells(planes: Tensor) -> Tensor:
