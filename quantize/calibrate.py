@@ -120,15 +120,15 @@ def _keep_moved_ranges(prepared: nn.Module) -> None:
     best quality.
     """
     assert isinstance(prepared, fx.GraphModule)
+    buffers = dict(prepared.named_buffers())
     for node in prepared.graph.nodes:
         if "conv_transpose2d" not in str(node.target):
             continue
-        before, weight = (prepared.get_submodule(str(n.target)) for n in node.args[:2])
-        (after,) = (prepared.get_submodule(str(n.target)) for n in node.users)
-        values = dict(prepared.named_buffers()).get(str(node.args[1].args[0].target))
+        values = buffers.get(str(node.args[1].args[0].target))
         if values is None or not torch.equal(values, values.bool().to(values)) or node.args[2:3] not in ((), (None,)):
             continue
-        assert isinstance(before, ActivationFakeQuantize) and isinstance(after, ActivationFakeQuantize) and weight
+        before, after = (prepared.get_submodule(str(n.target)) for n in (node.args[0], *node.users))
+        assert isinstance(before, ActivationFakeQuantize) and isinstance(after, ActivationFakeQuantize)
         scale, zero = float(before.scale), int(before.zero_point)
         after.set_range((-128 - zero) * scale, (127 - zero) * scale)
 

@@ -87,7 +87,8 @@ def test_a_tensor_that_is_always_zero_gets_a_common_range() -> None:
 def test_what_is_only_moved_is_not_rounded_again() -> None:
     """As at the end of a compressor's decoder."""
     torch.manual_seed(0)
-    prepared = prepare(torch.nn.Sequential(torch.nn.Conv2d(12, 8, 1), DepthToSpace(2)), 12)
+    layers = torch.nn.ConvTranspose2d(12, 8, 2, stride=2), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 1), DepthToSpace(2)
+    prepared = prepare(torch.nn.Sequential(*layers), 12)
     calibrate(prepared, [torch.randn(1, 12, 24, 24) ** 3 for _ in range(4)])  # whose best range depends on the sample
     last = list(fake_quantizers(prepared, ActivationFakeQuantize).values())[-1]
     seen: list[torch.Tensor] = []

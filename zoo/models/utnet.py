@@ -2,8 +2,9 @@
 
 UtNet2 (the U-Net of RawNIND, github.com/trougnouf/rawnind_jddc) costs 46 GMAC per megapixel. Here the width sits below packed
 resolution: a strided convolution takes 2x2 packed pixels at once, and packed resolution keeps one 3x3 convolution that sees the
-mosaic and one that makes the output. These two earn their cost: a like pyramid without them stood at 31.5 dB after 1,500 steps,
-this one at 33.7 after 1,650 (docs/training-log.md, "Choice of the architecture").
+mosaic, one that makes the output, and few channels between them. These earn their cost: a like pyramid without them stood at
+31.5 dB after 1,500 steps, with two of them at 33.7 after 1,650, and two more at the pyramid's expense gained utnet-m another 0.35
+(docs/training-log.md, "Choice of the architecture", "Which form").
 
 Nothing but Conv2d, ConvTranspose2d(k2, s2), ReLU and add: each of these is one int8 operator on ExecuTorch (XNNPACK), LiteRT
 and Core ML. No batch norm, since nets with it lost 1-2 dB to post-training quantisation.
