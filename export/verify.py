@@ -30,7 +30,8 @@ MIN_DB = {"fp32": 90.0, "fp16": 50.0, "int8": 45.0}
 # Core ML at fp32: share of outputs that may differ from the integer reference, and by how many int8 steps. A sum within float
 # rounding of a tie flips (so does an addition, which XNNPACK does in fixed point), and a flipped value flips some of those that
 # depend on it; in flat areas a whole region at once. Measured: 1.4e-3 to 9.9e-3 of the outputs, up to 5 steps (utnet-n, of which
-# no layer by itself flips more than 1.5e-5).
+# no layer by itself flips more than 1.5e-5). That is at tiles of 256. One flip in a pyramid reaches half of a tile of 64: of
+# utnet-m's 4.4e-2 differed, by up to 4 steps (no layer flips more than 6e-5), so Core ML's share grows as tiles shrink.
 MAX_FLIPPED = 2e-2
 MAX_FLIP_STEPS = 6
 
@@ -102,7 +103,8 @@ def check_gates(name: str, parity: dict[str, Any], audit: dict[str, Any]) -> Non
     Raises:
         ZooError: names the gate, the figure and the bound.
     """
-    precision, target = name.rsplit(".", 1)[0].split("-")[-2], audit["target"]
+    (precision, side), target = name.rsplit(".", 1)[0].split("-")[-2:], audit["target"]
+    tile = int(side) * (8 if "-decoder-" in name else 1)  # a decoder's are positions of eight packed pixels
     failures = []
     worst = parity["worst_psnr_db"]
     if precision == "int8" and target == "onnx":
@@ -118,10 +120,11 @@ def check_gates(name: str, parity: dict[str, Any], audit: dict[str, Any]) -> Non
         failures.append(f"{worst:.1f} dB on tile {parity['worst_tile']} (gate: {MIN_DB[precision]:.0f} dB)")
     if "fp32_compute" in parity:
         twin = parity["fp32_compute"]
-        if twin["differing"] > MAX_FLIPPED or twin["max_steps"] > MAX_FLIP_STEPS:
+        share = MAX_FLIPPED * max(1.0, 256 / tile)
+        if twin["differing"] > share or twin["max_steps"] > MAX_FLIP_STEPS:
             failures.append(
                 f"at fp32, {twin['differing']:.2e} of the outputs differ by up to {twin['max_steps']} steps "
-                f"(gates: {MAX_FLIPPED:.0e}, {MAX_FLIP_STEPS})"
+                f"(gates: {share:.0e}, {MAX_FLIP_STEPS})"
             )
     if precision == "int8" and audit["conv_int8"] != audit["conv_total"]:
         failures.append(f"only {audit['conv_int8']} of {audit['conv_total']} convolutions are delegated and int8")
