@@ -114,7 +114,7 @@ class Decoder(nn.Module):
 
     A linear transform in steps of 2x2, since larger transposed convolutions are not clean on every runtime. The second has a
     correction beside it (:class:`Step`), the picture before the last one behind it (:class:`Mend`); one of the latents themselves
-    gained 0.04 to 0.08 dB for a fifth of the cost, and is left out.
+    gained 0.04 to 0.08 dB for a sixth of the cost, and is left out.
 
     Args:
         latents: C, twins included.
