@@ -104,7 +104,9 @@ def check_gates(name: str, parity: dict[str, Any], audit: dict[str, Any]) -> Non
         ZooError: names the gate, the figure and the bound.
     """
     (precision, side), target = name.rsplit(".", 1)[0].split("-")[-2:], audit["target"]
-    tile = int(side) * (8 if "-decoder-" in name else 1)  # a decoder's are positions of eight packed pixels
+    # Of a file that was renamed nothing is known, so it is held to the shipped tiles' gate; a decoder's side counts positions of
+    # eight packed pixels.
+    tile = int(side) * (8 if "-decoder-" in name else 1) if side.isdigit() else 256
     failures = []
     worst = parity["worst_psnr_db"]
     if precision == "int8" and target == "onnx":

@@ -12,6 +12,7 @@ import pytest
 import torch
 from toy_net import TILE, Quantised, Toy
 
+from export import verify
 from export.target import Node, audit_report, check_request, parse_metadata, quiet, staged, stamp
 from zoo.errors import ZooError
 
@@ -106,3 +107,25 @@ def test_importing_a_target_imports_no_runtime(target: str) -> None:
     root = Path(__file__).parents[2]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "differing", "passes"),
+    [
+        ("utnet-m-coreml-int8-256", 1e-2, True),
+        ("utnet-m-coreml-int8-256", 3e-2, False),
+        ("utnet-m-coreml-int8-64", 5e-2, True),
+        ("utnet-m-coreml-int8-64", 1e-1, False),
+        ("bayer-codec-m-decoder-coreml-int8-28", 3e-2, False),  # 28 positions are 224 packed pixels
+        ("a-renamed-int8-file", 3e-2, False),
+    ],
+)
+def test_core_ml_may_flip_more_where_a_flip_reaches_most_of_a_tile(name: str, differing: float, passes: bool) -> None:
+    twin = {"differing": differing, "max_steps": 3}
+    parity = {"worst_psnr_db": 50.0, "worst_tile": "clean", "fp32_compute": twin}
+    audit = {"target": "coreml", "conv_int8": 1, "conv_total": 1, "not_delegated": []}
+    if passes:
+        verify.check_gates(f"{name}.mlpackage", parity, audit)
+    else:
+        with pytest.raises(ZooError, match="gate failed: at fp32"):
+            verify.check_gates(f"{name}.mlpackage", parity, audit)
