@@ -172,7 +172,7 @@ def export(
         )
         parity = verify(staged, data=data)
         audit = module.audit(staged)
-        check_gates(path.name, parity, audit)
+        check_gates(path.name, module.read_metadata(staged), parity, audit)
         result = ExportResult(
             path, name, target, precision, tile, audit["size_bytes"], digest_of(staged), digest, parity, audit, half
         )

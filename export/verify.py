@@ -97,16 +97,15 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
     return report
 
 
-def check_gates(name: str, parity: dict[str, Any], audit: dict[str, Any]) -> None:
+def check_gates(name: str, metadata: dict[str, str], parity: dict[str, Any], audit: dict[str, Any]) -> None:
     """Refuse an artefact that is not what it should be.
 
     Raises:
         ZooError: names the gate, the figure and the bound.
     """
-    (precision, side), target = name.rsplit(".", 1)[0].split("-")[-2:], audit["target"]
-    # Of a file that was renamed nothing is known, so it is held to the shipped tiles' gate; a decoder's side counts positions of
-    # eight packed pixels.
-    tile = int(side) * (8 if "-decoder-" in name else 1) if side.isdigit() else 256
+    precision, target, tile = metadata["precision"], audit["target"], int(metadata["tile"])
+    if metadata.get("half") == "decoder":  # counts positions; here packed pixels
+        tile *= int(metadata["stride"]) // 2
     failures = []
     worst = parity["worst_psnr_db"]
     if precision == "int8" and target == "onnx":

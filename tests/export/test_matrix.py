@@ -74,7 +74,7 @@ def test_references_convert_and_verify(
     source, digest = load_source(name, "fp32")
     path = tmp_path / f"{name}-{target}-fp32-{tile}.{module.SUFFIX}"
     module.write(source, precision="fp32", tile=tile, metadata=describe(spec, digest, "fp32", target), path=path)
-    check_gates(path.name, verify(path), module.audit(path))
+    check_gates(path.name, module.read_metadata(path), verify(path), module.audit(path))
     x = np.zeros((1, spec.in_channels, tile, tile), np.float32)
     assert module.runner(path)(x).shape == (1, spec.out_channels, tile, tile)
     assert module.read_metadata(path)["contract"] == spec.contract
@@ -188,7 +188,7 @@ def test_a_changed_file_fails_verification(folder: Path) -> None:
     target_module("litert").write(source, precision="int8", tile=TILE, metadata=metadata, path=path)
     parity = verify(path)
     with pytest.raises(ZooError, match="differ from the integer reference"):
-        check_gates(path.name, parity, target_module("litert").audit(path))
+        check_gates(path.name, target_module("litert").read_metadata(path), parity, target_module("litert").audit(path))
     path.unlink()
 
 

@@ -110,22 +110,23 @@ def test_importing_a_target_imports_no_runtime(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "differing", "passes"),
+    ("of_file", "differing", "passes"),
     [
-        ("utnet-m-coreml-int8-256", 1e-2, True),
-        ("utnet-m-coreml-int8-256", 3e-2, False),
-        ("utnet-m-coreml-int8-64", 5e-2, True),
-        ("utnet-m-coreml-int8-64", 1e-1, False),
-        ("bayer-codec-m-decoder-coreml-int8-28", 3e-2, False),  # 28 positions are 224 packed pixels
-        ("a-renamed-int8-file", 3e-2, False),
+        ({"tile": "256"}, 1e-2, True),
+        ({"tile": "256"}, 3e-2, False),
+        ({"tile": "64"}, 5e-2, True),
+        ({"tile": "64"}, 1e-1, False),
+        ({"tile": "28", "half": "decoder", "stride": "16"}, 3e-2, False),  # 28 positions are 224 packed pixels
     ],
 )
-def test_core_ml_may_flip_more_where_a_flip_reaches_most_of_a_tile(name: str, differing: float, passes: bool) -> None:
-    twin = {"differing": differing, "max_steps": 3}
+def test_core_ml_may_flip_more_where_a_flip_reaches_most_of_a_tile(
+    of_file: dict[str, str], differing: float, passes: bool
+) -> None:
+    metadata, twin = {"precision": "int8"} | of_file, {"differing": differing, "max_steps": 3}
     parity = {"worst_psnr_db": 50.0, "worst_tile": "clean", "fp32_compute": twin}
     audit = {"target": "coreml", "conv_int8": 1, "conv_total": 1, "not_delegated": []}
     if passes:
-        verify.check_gates(f"{name}.mlpackage", parity, audit)
+        verify.check_gates("x.mlpackage", metadata, parity, audit)
     else:
         with pytest.raises(ZooError, match="gate failed: at fp32"):
-            verify.check_gates(f"{name}.mlpackage", parity, audit)
+            verify.check_gates("x.mlpackage", metadata, parity, audit)

@@ -28,8 +28,9 @@ def run(args: argparse.Namespace) -> None:
     records = {}
     for path in args.artifact:
         parity = verify(path, data=args.data or default_data())
-        audit = target_module(target_of(path)).audit(path)
-        check_gates(path.name, parity, audit)
+        module = target_module(target_of(path))
+        audit = module.audit(path)
+        check_gates(path.name, module.read_metadata(path), parity, audit)
         records[path.name] = {"parity": parity, "audit": audit}
         if not args.json:
             worst = parity["worst_psnr_db"]
