@@ -9,6 +9,8 @@ from torch import Tensor
 
 # Muon's steps are as large where a gradient says little as where it says much: without decay kernels grow like a random walk.
 KERNEL_DECAY = 0.1
+_MOMENTUM = 0.95  # Nesterov's
+_QUINTIC = (3.4445, -4.775, 2.0315)
 
 
 def make_optimizers(
@@ -41,7 +43,7 @@ def is_kernel(parameter: Tensor) -> bool:
     return parameter.dim() == 4 and parameter.shape[1] > 1
 
 
-class KernelMuon(torch.optim.Muon):
+class KernelMuon(torch.optim.Optimizer):
     """Muon (Jordan 2024, "Muon: An optimizer for hidden layers in neural networks") for convolutions.
 
     A kernel ``[out, in, kh, kw]`` is the matrix ``[out, in*kh*kw]`` (of a transposed convolution ``[in, out*kh*kw]``) that
@@ -49,30 +51,39 @@ class KernelMuon(torch.optim.Muon):
     usual size (Liu et al. 2025, "Muon is scalable for LLM training"). All kernels get it, first and last too: 1,500 steps of
     utnet-m gave 35.19 dB, with those two and the stem left to AdamW 34.83, and AdamW alone 34.12 after 2,500
     (docs/training-log.md).
+
+    ``torch.optim.Muon`` takes matrices only, and computes in bfloat16, which a CPU without AVX-512 emulates: 47 of the 270 ms
+    that a step of utnet-m took on one core, in float32 7.
     """
 
     def __init__(self, kernels: list[Tensor], lr: float, weight_decay: float) -> None:
-        self._kernels = kernels
-        # torch's Muon takes matrices only, and a kernel in channels_last has no matrix that shares its memory.
-        matrices = [torch.nn.Parameter(k.detach().flatten(1).clone()) for k in kernels]
-        super().__init__(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        self._matrices = matrices
-        self.param_groups[0]["peak"] = lr
+        super().__init__(kernels, {"lr": lr, "peak": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update the kernels from their gradients."""
-        moved = [(k, m) for k, m in zip(self._kernels, self._matrices, strict=True) if k.grad is not None]
-        for kernel, matrix in moved:
-            assert kernel.grad is not None
-            matrix.copy_(kernel.flatten(1))
-            matrix.grad = kernel.grad.flatten(1)
-        super().step()
-        for kernel, matrix in moved:
-            kernel.copy_(matrix.view(kernel.shape))
+        for group in self.param_groups:
+            for kernel in group["params"]:
+                if kernel.grad is None:
+                    continue
+                gradient = kernel.grad.flatten(1)
+                momentum = self.state[kernel].setdefault("momentum_buffer", torch.zeros_like(gradient))
+                momentum.lerp_(gradient, 1 - _MOMENTUM)
+                update = orthogonalised(gradient.lerp(momentum, _MOMENTUM))
+                kernel.mul_(1 - group["lr"] * group["weight_decay"])
+                size = 0.2 * max(gradient.shape) ** 0.5
+                kernel.sub_(update.view(kernel.shape), alpha=group["lr"] * size)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of kernels and matrices."""
-        super().zero_grad(set_to_none)
-        for kernel in self._kernels:
-            kernel.grad = None
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """``matrix`` with its singular values brought to about 1 (0.68 to 1.2) by five Newton-Schulz steps of a quintic.
+
+    Coefficients of Jordan 2024. Those under a thousandth of the Frobenius norm do not get there: they end below a half.
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp_min(1e-7)
+    a, b, c = _QUINTIC
+    for _ in range(5):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
