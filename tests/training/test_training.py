@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from zoo.data.pool import ImagePool, decode_linear, difference_hash
 from zoo.data.scene import linear_scene, synthetic_raw
-from zoo.data.synth import NoiseRange, RawSynthesizer, mosaic
+from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer, mosaic
 from zoo.errors import ZooError
+from zoo.models.contract import curve_offset, working_range
+from zoo.models.contracts import contract_of
 from zoo.models.registry import create_model
 from zoo.models.utnet import CompactUtNet
-from zoo.raw import srgb_encode
+from zoo.raw import srgb_encode, vst
 from zoo.training.config import TrainConfig, load_config, parse_duration
 from zoo.training.dark_channels import before_relu
+from zoo.training.losses import display_psnr, restoration_loss
 from zoo.training.trainer import CHECKPOINT, Trainer, read_checkpoint
 
 
@@ -218,6 +222,7 @@ def test_damaged_checkpoint_says_so(tmp_path: Path) -> None:
         ("model: [", "is not YAML"),
         ("batch: 3\n", "missing 1 required positional argument: 'model'"),
         ("model: utnet-n\nprecision: fp8\n", "it can be bf16 or fp32"),
+        ("model: utnet-n\ntextured: 2\n", "textured is 2.0; it is a share"),
     ],
 )
 def test_configuration_explains(tmp_path: Path, text: str, message: str) -> None:
@@ -230,6 +235,73 @@ def test_configuration_reads_exponents(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("model: utnet-n\nlr: 1e-3\nnoise: {clean: 0.5, read_floor: [1e-7, 2e-7]}\n")
     read = load_config(tmp_path / "c.yaml", steps=5)
     assert (read.lr, read.steps, read.noise.clean, read.noise.read_floor) == (1e-3, 5, 0.5, (1e-7, 2e-7))
+
+
+def test_a_share_of_patches_is_chosen_for_its_texture() -> None:
+    """On a picture whose right quarter alone has texture, an even draw seldom meets it, the best of four mostly does."""
+    picture = torch.full((256, 1024, 3), 9000)
+    picture[:, 768:] += torch.randint(-4000, 4000, (256, 256, 3), generator=torch.Generator().manual_seed(1))
+    pool = ImagePool([picture.to(torch.uint16)], "")
+
+    def busy(textured: float) -> list[bool]:
+        data = RawSynthesizer(pool, 64, NoiseRange(), textured=textured)
+        return [bool(p.float().std() > 50) for p in data._patches(200, torch.Generator().manual_seed(2))]
+
+    even, half, all_of_them = busy(0.0), busy(0.5), busy(1.0)
+    assert 0.2 < sum(even) / 200 < 0.4
+    assert sum(half[:100]) > 60 and sum(half[100:]) < 40  # the chosen ones come first
+    assert sum(all_of_them) > 130
+
+
+def test_raws_of_display_values_are_the_picture(pool: ImagePool) -> None:
+    """What the benchmark ``demosaic`` shows a network: the file's values, gains of 1, no colour matrix."""
+    make = lambda share: RawSynthesizer(pool, 64, NoiseRange(clean=1.0), displayed=share).batch(  # noqa: E731
+        8, torch.Generator().manual_seed(5)
+    )
+    batch = make(1.0)
+    picture = decode_linear(RawSynthesizer(pool, 64, NoiseRange())._crops(8, torch.Generator().manual_seed(5)))
+    assert batch.displayed.all() and not make(0.0).displayed.any()
+    np.testing.assert_allclose(batch.target.numpy(), srgb_encode(picture.clamp(0, 1).numpy()), atol=2e-6)
+    assert torch.equal(batch.planes, mosaic(batch.target)) and bool((batch.wb == 1).all())
+    assert torch.equal(batch.matrix, torch.eye(3).expand(8, 3, 3))
+
+
+def test_errors_in_display_values_count_as_they_are(pool: ImagePool) -> None:
+    """The same error in file values costs the same in shadows and in lights, and is what the validation's PSNR says."""
+    batch = RawSynthesizer(pool, 64, NoiseRange(clean=1.0), displayed=1.0).batch(2, torch.Generator().manual_seed(5))
+    ends = torch.tensor([0.1, 0.6])[:, None, None, None]
+    batch.target = ends.expand_as(batch.target).contiguous()
+    contract = contract_of(create_model("utnet-n"))
+    x = contract.encode(mosaic(batch.target), batch.shot, batch.read, batch.wb)
+    losses = []
+    for one in range(2):
+        part = RawBatch(*(v[one : one + 1] if isinstance(v, Tensor) else v for v in vars(batch).values()))
+        offset = curve_offset(part.shot, part.read)
+        wrong = vst.forward(ends[one] + 0.01, offset) - vst.forward(ends[one], offset)
+        y = (wrong / working_range(part.shot, part.read)).expand(1, 12, 32, 32)
+        loss = restoration_loss(contract, x[one : one + 1], y, part, margin=4, display_weight=0.5)
+        losses.append(float(loss) * float(working_range(part.shot, part.read)) / 0.06 / 1.5)
+        psnr = display_psnr(contract, x[one : one + 1], y, part, margin=4)
+        assert float(psnr) == pytest.approx(40.0, abs=0.01)
+    assert losses == pytest.approx([0.01, 0.01], rel=0.06)  # to first order: the curve bends within the error
+
+
+def test_a_run_without_noise_validates_without(pool: ImagePool, tmp_path: Path) -> None:
+    run = Trainer(tiny(), config(noise=NoiseRange(clean=1.0), displayed=0.5), pool, tmp_path)
+    assert list(run.validation) == ["clean", "displayed"]
+    assert run.validation["displayed"].displayed.all() and set(run.run()) == {"clean", "displayed", "mean"}
+
+
+def test_a_cpu_that_would_emulate_bf16_trains_in_fp32(
+    pool: ImagePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def autocasts(capability: str) -> bool:
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        config = TrainConfig(model="utnet-n", batch=2, patch=64)
+        with Trainer(create_model("utnet-n"), config, pool, tmp_path)._autocast():
+            return torch.is_autocast_enabled("cpu")
+
+    assert autocasts("AVX512") and not autocasts("AVX2")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")

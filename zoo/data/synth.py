@@ -21,6 +21,7 @@ from zoo.raw.cfa import XTRANS
 CFAS = ("bayer", "xtrans", "both")
 
 
+_CANDIDATES = 4  # crops from which the most textured is taken
 _NEAR_SRGB = 0.25  # share of raws whose camera sees colours more saturated than real ones do
 
 
@@ -48,6 +49,7 @@ class RawBatch:
         shot, read: noise as told to the network, float32 ``[N, 3]``, balanced units.
         wb: white balance gains R, G, B, float32 ``[N, 3]``, green = 1.
         matrix: balanced camera RGB -> linear sRGB of each raw's camera, float32 ``[N, 3, 3]``, rows sum to 1.
+        displayed: whether ``target`` holds a picture's display values instead of light, bool ``[N]``.
         cfa: ``"RGGB"``, or ``"XTRANS"`` from the first pixel of its pattern on (:mod:`zoo.models.contracts.cfa_masks`).
     """
 
@@ -57,6 +59,7 @@ class RawBatch:
     read: Tensor
     wb: Tensor
     matrix: Tensor
+    displayed: Tensor
     cfa: str = RGGB
 
 
@@ -68,25 +71,45 @@ class RawSynthesizer:
         patch: side of a patch in sensor pixels, even.
         noise: distribution of the noise.
         cfa: ``bayer``, ``xtrans``, or ``both``: every batch is one or the other, by chance.
+        textured: share of the patches of a batch that are the most textured of four crops; the rest are drawn evenly.
+        displayed: share of raws whose sensor sees the picture's sRGB values themselves, as published benchmarks have it
+            (:mod:`zoo.evaluation.demosaic`): no camera, tone or exposure.
 
     Raises:
         ZooError: another ``cfa``.
     """
 
-    def __init__(self, pool: ImagePool, patch: int, noise: NoiseRange, cfa: str = "bayer") -> None:
+    def __init__(
+        self,
+        pool: ImagePool,
+        patch: int,
+        noise: NoiseRange,
+        cfa: str = "bayer",
+        *,
+        textured: float = 0.0,
+        displayed: float = 0.0,
+    ) -> None:
         if cfa not in CFAS:
             raise ZooError(f"cfa is '{cfa}'; it can be {', '.join(CFAS)}")
         self.cfa = cfa
         self.pool = pool
         self.patch = patch
         self.noise = noise
+        self.textured = textured
+        self.displayed = displayed
         self.device = pool.images[0].device
         self._weights = pool.areas.to(self.device)
 
     def batch(self, size: int, generator: torch.Generator) -> RawBatch:
         """``size`` raws; all randomness comes from ``generator`` (on the pool's device)."""
-        rgb = decode_linear(self._crops(size, generator))
+        rgb = decode_linear(self._patches(size, generator))
         balanced, gains, matrix = self._unprocess(rgb, generator)
+        displayed = (
+            torch.rand(size, generator=generator, device=self.device) < self.displayed if self.displayed else None
+        )
+        if displayed is not None:
+            balanced[displayed] = _srgb_values(rgb[displayed].clamp(0, 1))
+            gains[displayed], matrix[displayed] = 1.0, torch.eye(3, device=self.device)
         # A sensor clips each colour at its own white, before the gains; the network's task ends there.
         target = torch.minimum(balanced, gains[:, :, None, None])
         shot, read = self._noise_levels(size, generator)
@@ -102,6 +125,7 @@ class RawSynthesizer:
             read[:, None] * gains.square() * told[:, None],
             gains,
             matrix,
+            torch.zeros(size, dtype=torch.bool, device=self.device) if displayed is None else displayed,
             cfa,
         )
 
@@ -115,6 +139,16 @@ class RawSynthesizer:
 
     def _log_uniform(self, shape: int, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
         return torch.exp(self._uniform(shape, math.log(bounds[0]), math.log(bounds[1]), generator))
+
+    def _patches(self, size: int, generator: torch.Generator) -> Tensor:
+        """Crops of which a share is chosen for its texture."""
+        chosen = round(size * self.textured)
+        if not chosen:
+            return self._crops(size, generator)
+        crops = self._crops(chosen * _CANDIDATES, generator).unflatten(0, (_CANDIDATES, chosen))
+        best = torch.stack([_texture(c) for c in crops]).argmax(0)
+        textured = crops[best, torch.arange(chosen, device=self.device)]
+        return torch.cat((textured, self._crops(size - chosen, generator))) if chosen < size else textured
 
     def _crops(self, size: int, generator: torch.Generator) -> Tensor:
         """Random crops, flips and transposes: uint16 codes ``[N, 3, patch, patch]``."""
@@ -193,6 +227,19 @@ class RawSynthesizer:
         bits = torch.randint(10, 15, (n, 1, 1, 1), generator=generator, device=self.device)
         steps = torch.exp2(bits.to(torch.float32)) * 15 / 16
         return torch.where(has_noise, torch.round(noisy.clamp(max=1.0) * steps) / steps, noisy)
+
+
+def _srgb_values(linear: Tensor) -> Tensor:
+    """Linear light in [0, 1] -> sRGB values (IEC 61966-2-1), as :func:`zoo.raw.srgb_encode` on arrays."""
+    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+
+
+def _texture(crops: Tensor) -> Tensor:
+    """How much the green of ``[N, 3, H, W]`` differs from its four neighbours' mean, at a quarter of the pixels: ``[N]``."""
+    green = crops[:, 1].float()
+    across = green[:, 1:-1:2, :-2:2] + green[:, 1:-1:2, 2::2]
+    along = green[:, :-2:2, 1:-1:2] + green[:, 2::2, 1:-1:2]
+    return (green[:, 1:-1:2, 1:-1:2] - (across + along) / 4).abs().mean((1, 2))
 
 
 def mosaic(rgb: Tensor, cfa: str = RGGB) -> Tensor:

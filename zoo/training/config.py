@@ -31,7 +31,7 @@ class TrainConfig:
         weight_decay: of AdamW; Muon's is fixed (``zoo.training.optim.KERNEL_DECAY``).
         grad_clip: largest gradient norm.
         ema: decay of the weight average that is validated and shipped.
-        precision: ``bf16`` (autocast) or ``fp32``.
+        precision: ``bf16`` (autocast; fp32 on a CPU that would emulate it) or ``fp32``.
         display_weight: weight of the L1 loss after development beside the L1 in the VST domain.
         range_weight: weight of the penalty on activations beyond the model's ``range_limits``.
         seed: of weights and data.
@@ -39,6 +39,8 @@ class TrainConfig:
         checkpoint_every: seconds between checkpoints.
         noise: distribution of synthetic noise.
         cfa: ``bayer``, ``xtrans`` or ``both``; X-Trans only for models whose contract takes it.
+        textured: share of the patches that are the most textured of four crops.
+        displayed: share of the patches whose mosaic is of a picture's sRGB values, and whose error counts in those.
         init: weights to start from: a safetensors file, or a registered model's name for those that ship; empty for none.
         teacher: a registered model with shipped weights, or a file ``NAME.safetensors`` of one, whose estimate is a second
             target; empty for none.
@@ -69,6 +71,8 @@ class TrainConfig:
     checkpoint_every: float = 120.0
     noise: NoiseRange = field(default_factory=NoiseRange)
     cfa: str = "bayer"
+    textured: float = 0.0
+    displayed: float = 0.0
     init: str = ""
     teacher: str = ""
     teacher_weight: float = 1.0
@@ -85,6 +89,9 @@ class TrainConfig:
             raise ZooError(f"ms_ssim_weight is {self.ms_ssim_weight}; it is a share, 0 to 1")
         if self.ms_ssim_weight and self.patch < 176:
             raise ZooError(f"patch is {self.patch}; MS-SSIM wants at least 176")
+        for name in ("textured", "displayed"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ZooError(f"{name} is {getattr(self, name)}; it is a share, 0 to 1")
         if self.cfa not in CFAS:
             raise ZooError(f"cfa is '{self.cfa}'; it can be {', '.join(CFAS)}")
 

@@ -27,6 +27,8 @@ def restoration_loss(
 ) -> Tensor:
     """L1 in the VST domain, weighted by what an error costs on a display and by what can be expected at the noise level.
 
+    Raws that are display values (``batch.displayed``) have nothing to develop: their error is L1 in those values.
+
     Args:
         contract: of the network.
         x: its input ``[N, in_channels, h, w]``.
@@ -54,9 +56,13 @@ def restoration_loss(
         # times that of clean ones.
         weight = 0.06 / bayer.working_range(batch.shot, batch.read)
     error = estimate - target
-    loss = (error.abs() * weight).mean()
+    cost = error.abs()
     if display_weight:
-        loss = loss + display_weight * (_developed(error, linear, offset, batch.matrix) * weight).abs().mean()
+        cost = cost + display_weight * _developed(error, linear, offset, batch.matrix).abs()
+    if batch.displayed.any():
+        direct = (1 + display_weight) * (error / vst.slope(linear, offset)).abs()
+        cost = torch.where(batch.displayed[:, None, None, None], direct, cost)
+    loss = (cost * weight).mean()
     if teacher is not None and teacher_weight:
         like = as_channels(teacher, estimate.shape[1])[inner]
         loss = loss + teacher_weight * ((estimate - like).abs() * weight).mean()
@@ -88,16 +94,21 @@ def as_channels(estimate: Tensor, channels: int) -> Tensor:
 
 
 def display_psnr(contract: Contract, x: Tensor, y: Tensor, batch: RawBatch, *, margin: int) -> Tensor:
-    """PSNR per patch in the display curve, dB, peak 1; ``[N]``. Mosaics are demosaiced linearly for it."""
+    """PSNR per patch in the display curve, or in display values as they are, dB, peak 1; ``[N]``.
+
+    Mosaics are demosaiced linearly for it.
+    """
     offset = bayer.curve_offset(batch.shot, batch.read)
     inner = (..., slice(margin, x.shape[2] - margin), slice(margin, x.shape[3] - margin))
     display = torch.full_like(offset, DISPLAY_OFFSET)
     restored = contract.estimate(x, y.float(), batch.shot, batch.read, batch.wb)
     if restored.shape[1] == 4:
         restored = bayer.linear_demosaic(restored)
-    linear = vst.inverse(restored[inner], offset)
-    shown = vst.forward(linear, display).clamp(0, 1)
-    target = vst.forward(F.pixel_unshuffle(batch.target, 2)[inner], display).clamp(0, 1)
+    linear, truth = vst.inverse(restored[inner], offset), F.pixel_unshuffle(batch.target, 2)[inner]
+    shown, target = (
+        torch.where(batch.displayed[:, None, None, None], x, vst.forward(x, display)).clamp(0, 1)
+        for x in (linear, truth)
+    )
     return -10 * torch.log10((shown - target).square().mean((1, 2, 3)).clamp_min(1e-10))
 
 
