@@ -26,6 +26,7 @@ from export.verify import encode_centre
 from zoo.errors import ZooError
 from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
 from zoo.models.contracts import Contract
+from zoo.processor import processor_name
 
 # 128 channels: the widest plain 3x3 stack still gains nothing at 256 (974 against 989 GOPS, one thread).
 _PEAK_WIDTH, _PEAK_LAYERS, _PEAK_TILE = 128, 4, 64
@@ -272,17 +273,9 @@ def host() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "platform": platform.platform(),
         "cores": cores,
         "governor": ", ".join(found) or None,
         "load_average": load,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

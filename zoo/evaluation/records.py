@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import platform
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from zoo.evaluation import bed
 from zoo.evaluation.benchmarks import BENCHMARKS, get_benchmark
 from zoo.evaluation.evidence import Evidence
 from zoo.evaluation.method import Picture, Scores
+from zoo.processor import processor_name
 
 KIND = "quality"
 SCHEMA = 2  # 2: megapixels of a picture, metrics by benchmark, cost, the slanted edge
@@ -125,12 +125,7 @@ def sha256(path: Path) -> str:
 
 def machine(threads: int) -> dict[str, Any]:
     """CPU model and threads, for a record."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    return {"cpu": model, "threads": threads}
+    return {"cpu": processor_name(), "threads": threads}
 
 
 def _summarise(images: dict[str, ImageScore], metrics: tuple[str, ...]) -> dict[str, Any]:
