@@ -79,7 +79,7 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     file = folder / f"{name}.safetensors"
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     save_file(average, temporary)
-    temporary.replace(file)
+    earlier = _replace(temporary, file, name)
     files, task = [file], "joint denoising and demosaicing"
     if codec:
         save_tables(folder / weights.tables_path(name).name, entropy, gains)
@@ -106,6 +106,7 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
                 ("validation" if codec else "validation_psnr_db"): {k: round(v, 3) for k, v in log[-1]["psnr"].items()},
             },
             **({"tables": facts} if codec else {}),
+            **earlier,
         },
     )
     return file
@@ -196,11 +197,34 @@ def publish_quantized(source: Path, *, folder: Path = weights.FOLDER) -> Path:
         raise ZooError(f"{model.name}: publish its float weights first")
     file = folder / weights.path(model.name, quantized=True, half=model.half).name
     shutil.copyfile(source, temporary := file.with_name(f".{file.name}.{os.getpid()}"))
-    temporary.replace(file)
+    earlier = _replace(temporary, file, model.name)
     record = {"recipe": model.recipe, **model.facts}
     noted = {"quantization": {**facts.get("quantization", {}), model.half: record} if model.half else record}
-    _update_card(folder, model.name, [file], facts | noted)
+    _update_card(folder, model.name, [file], facts | noted | earlier)
     return file
+
+
+def _replace(made: Path, file: Path, name: str) -> dict[str, dict[str, list[str]]]:
+    """Move a file to where it ships. What the card then says of files before it that hold the same layers: times measured with
+    them still hold.
+    """
+    before = weights.card(name) or {}
+    earlier = {n: list(digests) for n, digests in before.get("earlier", {}).items()}
+    if not file.exists() or _layers(file) != _layers(made):
+        earlier.pop(file.name, None)
+    elif file.read_bytes() != made.read_bytes():
+        earlier.setdefault(file.name, []).append(hashlib.sha256(file.read_bytes()).hexdigest())
+    made.replace(file)
+    return {"earlier": earlier}
+
+
+def _layers(file: Path) -> dict[str, tuple[list[int], str]]:
+    """Shape and type of every tensor of a safetensors file, by name."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as tensors:
+        parts = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+        return {name: (part.get_shape(), part.get_dtype()) for name, part in parts.items()}
 
 
 def _update_card(folder: Path, name: str, files: list[Path], facts: dict) -> None:

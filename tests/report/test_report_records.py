@@ -159,6 +159,21 @@ def test_records_of_other_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert one(name="peer", weights_sha256="b" * 64) == [] == one(model="m", weights_sha256=None)
 
 
+def test_times_hold_for_other_weights_of_the_same_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo import weights
+
+    card = {"sha256": {"m.safetensors": "a" * 64}, "earlier": {"m.safetensors": ["b" * 64]}}
+    monkeypatch.setattr(weights, "card", lambda name: card)
+
+    def stale(kind: str, digest: str) -> bool:
+        body = {"kind": kind, "model": "m", "weights_sha256": digest * 64}
+        return bool(not_shipped([Record(Path("x"), "x", body)]))
+
+    assert not any(stale(kind, "b") for kind in ("latency", "profile", "instructions"))
+    assert all(stale(kind, "b") for kind in ("quality", "artifact", "sensitivity"))
+    assert stale("latency", "c")
+
+
 def test_machines_are_told_apart_whatever_the_kind_calls_them() -> None:
     assert (
         machine({"machine": {"cpu": "A", "threads": 1}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -44,3 +45,30 @@ def test_references_ship_in_half_precision(tmp_path: Path) -> None:
     assert all(
         torch.equal(t, state[n].half().float() if t.is_floating_point() else t) for n, t in model.state_dict().items()
     )
+
+
+def test_the_card_remembers_weights_of_the_same_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times measured with them still hold; with those of other layers they do not."""
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+
+    def ship(model: torch.nn.Module) -> str:
+        config = {"model": "utnet-n", "init": ""}
+        meta = {"step": 1, "seconds": 1.0, "config": config, "data_sha256": "0", "device": "CPU"}
+        state = {f"average.{n}": t.clone() for n, t in model.state_dict().items()}
+        save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
+        (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
+        file = publish(tmp_path, folder=tmp_path)
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+
+    def earlier() -> list[str]:
+        return yaml.safe_load((tmp_path / "utnet-n.yaml").read_text())["earlier"].get("utnet-n.safetensors", [])
+
+    model = create_model("utnet-n")
+    first = ship(model)
+    assert earlier() == []
+    second = ship(create_model("utnet-n"))  # drawn anew
+    assert second != first and earlier() == [first]
+    ship(create_model("utnet-n"))
+    assert earlier() == [first, second]
+    ship(create_model("utnet-s"))  # other layers
+    assert earlier() == []

@@ -17,6 +17,7 @@ from zoo.errors import ZooError
 
 EVIDENCE = Path("evidence")
 SCHEMAS = Path(__file__).with_name("schemas")
+_TIMES = ("latency", "profile", "instructions")
 NO_MACHINE = "machine not recorded"
 _COMMON = "_common.json"
 
@@ -147,6 +148,7 @@ def not_repeatable(records: Iterable[Record]) -> list[str]:
 def not_shipped(records: Iterable[Record]) -> list[str]:
     """Records of models that ship weights which were made with others, one line each.
 
+    Times hold for any weights of the same layers: the digests that a card lists under ``earlier`` do for those.
     Stepping stones (``int8-ptq``, ``int8-qat`` of ``zoo evaluate --quantized``) run weights that never ship.
     """
     from zoo import weights
@@ -157,7 +159,10 @@ def not_shipped(records: Iterable[Record]) -> list[str]:
         digest = record.get("weights_sha256")
         if card is None or digest is None or str(record.get("precision")) in ("int8-ptq", "int8-qat"):
             continue
-        if digest not in card["sha256"].values():
+        known = set(card["sha256"].values())
+        if record.kind in _TIMES:
+            known.update(*card.get("earlier", {}).values())
+        if digest not in known:
             lines.append(
                 f"{record.source}: was measured with weights {digest[:12]}, which no longer ship; repeat its command"
             )
