@@ -80,7 +80,7 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     save_file(average, temporary)
     earlier = _replace(temporary, file, name)
-    files, task = [file], "joint denoising and demosaicing"
+    files, task = [file], "demosaicing" if get_spec(name).task == "demosaic" else "joint denoising and demosaicing"
     if codec:
         save_tables(folder / weights.tables_path(name).name, entropy, gains)
         files.append(folder / weights.tables_path(name).name)

@@ -162,6 +162,14 @@ def test_the_bed_s_method_gives_what_restoring_gives(kind: str, raw_of, whole) -
     assert (difference < 1e-4).mean() > 0.999
 
 
+def test_a_network_that_only_demosaics_is_told_of_no_noise(raw_of, whole) -> None:
+    net, raw = built("bayer_vst_v1"), raw_of(46, 52, "RGGB")
+    silent = dataclasses.replace(raw, noise=NoiseProfile((0.0,) * 3, (0.0,) * 3, "given"))
+    only = Net(dataclasses.replace(net.spec, task="demosaic"), net.runner)
+    np.testing.assert_array_equal(whole(raw, only), whole(silent, net))
+    assert not np.allclose(whole(raw, net), whole(raw, only), atol=1e-3)
+
+
 def test_no_network_under_ksigma_is_menon_on_the_balanced_mosaic(raw_of, whole) -> None:
     from zoo.baselines.demosaic import menon
 

@@ -243,3 +243,10 @@ def test_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ZooError, match="cannot be written"):
         write_report(tmp_path / "file", EVIDENCE)
+
+
+def test_the_card_of_a_demosaicing_network_says_that_it_knows_no_noise() -> None:
+    text = (ROOT / "docs" / "models" / "utnet-demosaic.md").read_text()
+    assert "passes S = O = 0" in text and "It needs the noise levels" not in text
+    assert "--noise clean\n" in text
+    assert "It needs the noise levels" in (ROOT / "docs" / "models" / "utnet-n.md").read_text()

@@ -182,7 +182,8 @@ def run_tile(
     Args:
         contract: of the network.
         planes: packed mosaic, margin included.
-        shot, read, wb: balanced noise and gains, ``[1, 3]``, see :class:`zoo.models.contracts.Contract`.
+        shot, read, wb: balanced noise and gains, ``[1, 3]``, see :class:`zoo.models.contracts.Contract`. A network whose task is
+            demosaicing alone is told that there is no noise, as in its training.
         runner: runs the network.
         spec: of the network.
         margin: packed pixels around the core, at least the halo of the specification.
@@ -191,6 +192,8 @@ def run_tile(
     Raises:
         ZooError: values that are not finite.
     """
+    if spec.task == "demosaic":
+        shot, read = torch.zeros_like(shot), torch.zeros_like(read)
     x = contract.encode(torch.from_numpy(planes)[None], shot, read, wb, cfa)
     y = runner(x.numpy())
     if not np.isfinite(y).all():

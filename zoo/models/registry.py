@@ -210,8 +210,8 @@ def check_int8(name: str) -> None:
     resolve(name)
     if not get_spec(name).int8:
         raise ZooError(
-            f"{name} is a float reference (LeakyReLU, PReLU, GDN, concatenated skips or batch norm lose too much in int8); "
-            "quantise a compact model, e.g. utnet-m, or use --precision fp32 or fp16"
+            f"{name} is a float reference (LeakyReLU, PReLU, GDN, concatenated skips and batch norm lose too much in int8; of "
+            "others none was made); quantise a compact model, e.g. utnet-m, or use --precision fp32 or fp16"
         )
 
 

@@ -107,10 +107,19 @@ def utnet_n() -> nn.Module:
 @register_model
 def utnet_s() -> nn.Module:
     """Small: 2 GMAC per megapixel."""
-    return CompactUtNet((32, 48, 64), encoder_depth=(0, 0, 1), decoder_depth=(1, 0), head_width=16)
+    return CompactUtNet((24, 32, 48), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=16, head_depth=1)
 
 
 @register_model
 def utnet_m() -> nn.Module:
     """Medium, the flagship: 4 GMAC per megapixel."""
     return CompactUtNet((32, 48, 64), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=20, head_depth=2)
+
+
+@register_model
+def utnet_demosaic() -> nn.Module:
+    """Demosaicing alone: 10 GMAC per megapixel, nearly all of it at packed resolution. It takes noise for texture; float only."""
+    model = CompactUtNet((32, 48, 64), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=32, head_depth=3)
+    model.task = "demosaic"  # type: ignore[assignment]  # nn.Module's attributes are tensors to mypy
+    model.int8 = False  # type: ignore[assignment]
+    return model

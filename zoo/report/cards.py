@@ -37,7 +37,7 @@ def card(shelf: Shelf, name: str) -> str:
         Section("Quality", [Text(_QUALITY), *_quality(shelf, spec)]),
         *(made if spec.int8 else []),
         Section("Training", [_training(facts, spec)]),
-        Section("Limits", [Text(_LIMITS)]),
+        Section("Limits", [Text(_limits(spec))]),
         Section("Run it", [Text(_commands(spec))]),
     ]
     return document(name, lead, sections)
@@ -57,7 +57,7 @@ def _compressor(shelf: Shelf, spec: ModelSpec, facts: dict) -> str:
         Section("Files", [_files(shelf, name), delegation(shelf.records, name)]),
         Section("Time", [Text(_TIME), *_times(shelf, name)]),
         Section("Training", [_training(facts, spec)]),
-        Section("Limits", [Text(_LIMITS)]),
+        Section("Limits", [Text(_limits(spec))]),
         Section("Run it", [Text(_CODEC_COMMANDS.format(name=name))]),
     ]
     return document(name, lead, sections)
@@ -93,10 +93,17 @@ _TIME = (
 )
 _LIMITS = (
     "Trained on synthetic mosaics of sRGB pictures with Poisson-Gaussian noise: patterns of real sensors that this lacks "
-    "(banding, hot pixels in numbers, quad Bayer) are outside what it knows. It needs the noise levels S and O; wrong ones "
-    "smooth too much or too little. Losses against float and worst pictures stand above; no phone's NPU or GPU is among "
-    "the records unless a table names it."
+    "(banding, hot pixels in numbers, quad Bayer) are outside what it knows. {told} Losses against float and worst pictures "
+    "stand above; no phone's NPU or GPU is among the records unless a table names it."
 )
+_TOLD = "It needs the noise levels S and O; wrong ones smooth too much or too little."
+_SILENT = (
+    "It knows no noise: whatever a photo has stays in the picture and may be drawn out as texture, and an app passes S = O = 0."
+)
+
+
+def _limits(spec: ModelSpec) -> str:
+    return _LIMITS.format(told=_SILENT if spec.task == "demosaic" else _TOLD)
 
 
 def _commands(spec: ModelSpec) -> str:
@@ -104,7 +111,7 @@ def _commands(spec: ModelSpec) -> str:
     lines = (
         f"zoo denoise IMG_0001.dng{'' if name == DEFAULT_MODEL else f' --model {name}'} -o out.tif",
         f"zoo export {name} --target litert{'' if spec.int8 else ' --precision fp16'}",
-        f"zoo evaluate {name} --data PICTURES --noise clean,{LEVEL}",
+        f"zoo evaluate {name} --data PICTURES --noise clean{'' if spec.task == 'demosaic' else f',{LEVEL}'}",
     )
     return "\n".join(["```sh", *lines, "```"])
 

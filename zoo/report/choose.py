@@ -130,10 +130,9 @@ class Shelf:
 
     @cached_property
     def host(self) -> str | None:
-        """The machine that most of :attr:`models` were timed on; of several the one with the most records."""
+        """The machine that most latency records are of."""
         groups = by_machine(of_kind(self.records, "latency"))
-        timed = {m: len({r["model"] for r in records}.intersection(self.models)) for m, records in groups.items()}
-        return max(groups, key=lambda m: (timed[m], len(groups[m]), m), default=None)
+        return max(groups, key=lambda m: (len(groups[m]), m), default=None)
 
     def latency(self, model: str, target: str, threads: int = 1, precision: str = "int8") -> Record | None:
         """Time of a file on :attr:`host`."""
