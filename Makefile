@@ -10,8 +10,10 @@ TARGETS := coreml executorch litert
 export: $(VENV)/.installed
 	$(BIN)/zoo export $(foreach target,$(TARGETS),--target $(target)) --output-dir artifacts
 
+# A file of tests per core at a time, since most of the time is converters' Python; what compares timings alone afterwards.
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest --data=$(DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --data=$(DATA) -n auto --dist loadfile -m "not latency"
+	$(BIN)/python -m pytest --data=$(DATA) -m latency
 
 # The int8 files on emulated Cortex-A53 and A76: bits, instruction counts, no growth. As root it installs qemu-user and a cross
 # compiler (apt); otherwise it says what to install. Runtimes and runners go to build/arm.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from zoo.inference.runner import TorchRunner
 
 
 @pytest.fixture
-def zoo(pictures_dir, tmp_path):
+def zoo(pictures_dir, tmp_path, monkeypatch):
     """Runs the verb; returns the folder of evidence."""
     threads = torch.get_num_threads()
 
@@ -27,6 +28,7 @@ def zoo(pictures_dir, tmp_path):
         arguments = ["evaluate", "--data", str(pictures_dir), "--output-dir", str(tmp_path / "evidence"), *words]
         args = parser.parse_args(arguments)
         args.json = json
+        monkeypatch.setattr(sys, "argv", ["/somewhere/bin/zoo", *arguments])
         evaluate.run(args)
         return tmp_path / "evidence"
 
@@ -40,7 +42,11 @@ def test_evidence_and_table(zoo, capsys):
     assert sorted(p.name for p in folder.iterdir()) == names
     found = QualityRecord.load(folder / "bayer-menon-classical-fp64-iso800.json")
     assert set(found.images) == {"kodak/kodak_01", "mine/holiday"}
-    assert found.command.startswith("zoo ") and found.machine["threads"] == 1 and found.versions["colour-demosaicing"]
+    assert (
+        found.command.startswith("zoo evaluate ")
+        and found.machine["threads"] == 1
+        and found.versions["colour-demosaicing"]
+    )
     text = capsys.readouterr().out
     assert "malvar" in text and "overall" in text and f"{found.summary()['overall']['mean']['psnr']:.2f}" in text
 

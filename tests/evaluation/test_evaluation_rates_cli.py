@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from zoo.training.config import TrainConfig
 
 
 @pytest.fixture
-def zoo(pictures_dir, tmp_path):
+def zoo(pictures_dir, tmp_path, monkeypatch):
     """Runs the verb on one picture of Kodak; returns the folder of evidence."""
     threads = torch.get_num_threads()
 
@@ -36,6 +37,7 @@ def zoo(pictures_dir, tmp_path):
             arguments += ["--data", str(pictures_dir), "--sets", "kodak", "--limit", "1"]
         args = parser.parse_args(arguments)
         args.json = json
+        monkeypatch.setattr(sys, "argv", ["/somewhere/bin/zoo", *arguments])
         evaluate.run(args)
         return tmp_path / "evidence"
 
@@ -53,7 +55,7 @@ def test_evidence_says_what_was_run(zoo, capsys):
     assert (source["name"], source["target"]) == ("nlm+menon", "classical") and source["settings"]["h"] == 1.0
     assert found.settings["codec"]["chroma"].startswith("4:2:0") and "colour-demosaicing" in found.licence
     assert found.versions["imagecodecs"] and found.versions["raw-zoo"] and found.machine["threads"] == 1
-    assert found.command.startswith("zoo ") and found.date
+    assert found.command.startswith("zoo evaluate ") and found.date
     text = capsys.readouterr().out
     assert "webp+nlm+menon" in text and "raw-ljpeg: the mosaic itself, 12 / 14 bits" in text
     assert "s of CPU time per picture and level" in text

@@ -97,9 +97,7 @@ _LIMITS = (
     "stand above; no phone's NPU or GPU is among the records unless a table names it."
 )
 _TOLD = "It needs the noise levels S and O; wrong ones smooth too much or too little."
-_SILENT = (
-    "It knows no noise: whatever a photo has stays in the picture and may be drawn out as texture, and an app passes S = O = 0."
-)
+_SILENT = "It knows no noise: what a photo has stays in it and may be drawn out as texture. An app passes S = O = 0."
 
 
 def _limits(spec: ModelSpec) -> str:
