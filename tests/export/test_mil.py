@@ -13,9 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toy_net import TILE, Quantised, Toy, tile_input
 
-from export import coreml, mil
+from export import coreml, mil, mil_more
 from export.target import quiet
 from zoo.errors import ZooError
+
+
+@pytest.fixture(autouse=True)
+def own_operators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator matrix adds its own for the whole process, and its tests may have run before in this one."""
+    own = {name: run for name, run in mil._OPERATORS.items() if run is not mil_more._OPERATORS.get(name)}
+    monkeypatch.setattr(mil, "_OPERATORS", own)
+
 
 WEIGHT = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1))
 SMALL = torch.randn(4, 6, 2, 2, generator=torch.Generator().manual_seed(2))
