@@ -302,6 +302,9 @@ def test_a_cpu_that_would_emulate_bf16_trains_in_fp32(
             return torch.is_autocast_enabled("cpu")
 
     assert autocasts("AVX512") and not autocasts("AVX2")
+    run = Trainer(tiny(), config(precision="bf16", steps=1), pool, tmp_path / "run")  # still on the second
+    run.run()
+    assert read_checkpoint(tmp_path / "run" / CHECKPOINT)[1]["config"]["precision"] == "fp32"  # what the card will say
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")

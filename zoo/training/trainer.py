@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from zoo.training.allocator import keep_freed_memory
 from zoo.training.config import TrainConfig
 from zoo.training.dark_channels import LIFT, watch_dark_channels
 from zoo.training.losses import display_psnr, restoration_loss
+from zoo.training.machine import StopSignal, computes_bf16
 from zoo.training.optim import make_optimizers
 from zoo.training.transfer import Teacher, load_initial
 
@@ -57,20 +57,20 @@ class Trainer:
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, pool: ImagePool, folder: Path) -> None:
-        self.config = config
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # The configuration goes into checkpoints and cards, which are to say what was computed.
+        self.config = config if computes_bf16(self.device) else dataclasses.replace(config, precision="fp32")
         self.folder = folder
         self.contract = contract_of(model, config.model)
         resumes = (folder / CHECKPOINT).exists()
         if config.init and not resumes:
             load_initial(model, config.init)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device)
         if self.device.type == "cpu":
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         held = held_back(pool.images)
         train = trained_on(pool.images)
         self.digest = pool.digest
-        self._half = config.precision == "bf16" and _computes_bf16(self.device)
         self.data = RawSynthesizer(
             ImagePool(train, pool.digest).to(self.device),
             config.patch,
@@ -121,7 +121,7 @@ class Trainer:
         writer = _summary_writer(self.folder) if first else None
         begun, saved, running = time.monotonic(), time.monotonic(), None
         before = self.seconds
-        stop = _StopSignal()
+        stop = StopSignal()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, disable=not first) as progress, stop:
             bar = progress.add_task(self.config.model, total=self.config.steps, completed=self.step)
@@ -220,7 +220,7 @@ class Trainer:
             return self.teacher(batch)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._half)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def _learning_rate(self) -> float:
         """As a share of the peak."""
@@ -362,11 +362,6 @@ def make_trainer(model: nn.Module, config: TrainConfig, pool: ImagePool, folder:
     return Trainer(model, config, pool, folder)
 
 
-def _computes_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16. A CPU without AVX-512 emulates them: 1.8 s a step of utnet-m, not 0.27."""
-    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "DEFAULT")
-
-
 def _generator_key(rank: int) -> str:
     return f"generator.{rank}" if rank else "generator"
 
@@ -386,22 +381,6 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ZooError(f"{path}: no such checkpoint; `zoo train` writes one") from error
     except (SafetensorError, KeyError, TypeError) as error:
         raise ZooError(f"{path}: is damaged or no checkpoint of `zoo train`; delete it to start anew") from error
-
-
-class _StopSignal:
-    """Turns SIGINT and SIGTERM into a flag, so that a step is finished and a checkpoint written."""
-
-    asked = False
-
-    def __enter__(self) -> None:
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def _ask(self, *_: object) -> None:
-        self.asked = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 def _summary_writer(folder: Path) -> Any:
