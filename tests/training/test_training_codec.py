@@ -320,9 +320,11 @@ def test_compiled_distortion_is_the_same(pool: ImagePool, tmp_path: Path) -> Non
     assert probe(compiled) == pytest.approx(probe(plain), rel=1e-4)
 
 
-def test_teachers_and_xtrans_are_refused(pool: ImagePool, tmp_path: Path) -> None:
+def test_teachers_display_values_and_xtrans_are_refused(pool: ImagePool, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="takes no teacher"):
         start(pool, tmp_path, teacher="utnet-m")
+    with pytest.raises(ZooError, match="codes light, not display values"):
+        start(pool, tmp_path, displayed=0.5)
     with pytest.raises(ZooError, match="contract bayer_codec_v1 knows only Bayer"):
         start(pool, tmp_path, model="bayer-codec-s", cfa="both")
 

@@ -39,8 +39,8 @@ class CodecTrainer(Trainer):
     """Trains a :class:`~zoo.models.compressor.Compressor`; see :class:`Trainer` for the rest.
 
     Raises:
-        ZooError: what :class:`Trainer` raises; a teacher or X-Trans, which compressors do not take; a frozen denoiser and no
-            weights for it.
+        ZooError: what :class:`Trainer` raises; a teacher, X-Trans or display values, which compressors do not take; a frozen
+            denoiser and no weights for it.
     """
 
     model: Compressor
@@ -48,6 +48,8 @@ class CodecTrainer(Trainer):
     def __init__(self, model: Compressor, config: TrainConfig, pool: ImagePool, folder: Path) -> None:
         if config.teacher:
             raise ZooError(f"{config.model} is a compressor and takes no teacher; leave 'teacher' out")
+        if config.displayed:
+            raise ZooError(f"{config.model} is a compressor and codes light, not display values; leave 'displayed' out")
         if getattr(model, "frozen", False) and not config.init:
             raise ZooError(
                 f"{config.model}: its denoiser is frozen and has no weights; name them in 'init', e.g. utnet-m"
