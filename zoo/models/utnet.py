@@ -92,6 +92,13 @@ class CompactUtNet(nn.Module):
         return self.head(_convolve(self.fine, F.relu(self.expand(features) + self.skip(x))))
 
 
+class DemosaicUtNet(CompactUtNet):
+    """The same for mosaics without noise, in float."""
+
+    task = "demosaic"
+    int8: ClassVar[bool] = False
+
+
 def _convolve(block: nn.Module, features: Tensor) -> Tensor:
     for conv in block.children():
         features = F.relu(conv(features))
@@ -119,7 +126,4 @@ def utnet_m() -> nn.Module:
 @register_model
 def utnet_demosaic() -> nn.Module:
     """Demosaicing alone: 10 GMAC per megapixel, nearly all of it at packed resolution. It takes noise for texture; float only."""
-    model = CompactUtNet((32, 48, 64), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=32, head_depth=3)
-    model.task = "demosaic"  # type: ignore[assignment]  # nn.Module's attributes are tensors to mypy
-    model.int8 = False  # type: ignore[assignment]
-    return model
+    return DemosaicUtNet((32, 48, 64), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=32, head_depth=3)
