@@ -26,16 +26,6 @@ def test_x86_tells_family_and_model(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert processor.processor_name() == "AMD EPYC (family 25, model 1)"
 
 
-@pytest.mark.parametrize(
-    ("flags", "has"), [("fpu avx2", False), ("avx2 avx512_vnni", True), ("avx_vnni", True), ("fp asimddp", True)]
-)
-def test_int8_dot_products_are_a_flag(flags: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
-    assert processor.has_int8_dot_products() is None
-    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
-    assert processor.has_int8_dot_products() is has
-
-
 def test_others_tell_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(platform, "processor", lambda: "")

@@ -8,18 +8,6 @@ from pathlib import Path
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "asimddp"}  # of 8-bit integers, as /proc/cpuinfo lists them
-
-
-def has_int8_dot_products() -> bool | None:
-    """Whether the CPU multiplies int8 faster than it does floats; None where the system does not say."""
-    try:
-        words = set(_CPUINFO.read_text().split())
-    except OSError:
-        return None
-    return bool(words & _DOT_PRODUCTS)
-
-
 def processor_name() -> str:
     """Name of the CPU, on x86 with family and model.
 
