@@ -53,7 +53,7 @@ class KernelMuon(torch.optim.Optimizer):
     (docs/training-log.md).
 
     ``torch.optim.Muon`` takes matrices only, and computes in bfloat16, which a CPU without AVX-512 emulates: 47 of the 270 ms
-    that a step of utnet-m took on one core, in float32 7.
+    that a step of utnet-m took on one core, in float32 5.
     """
 
     def __init__(self, kernels: list[Tensor], lr: float, weight_decay: float) -> None:
