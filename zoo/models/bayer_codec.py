@@ -270,6 +270,6 @@ def bayer_codec_s() -> nn.Module:
 
 @register_model
 def bayer_codec_m() -> nn.Module:
-    """Medium: 2 GMAC per megapixel in, 5 out."""
-    denoiser = CompactUtNet((16, 32, 40), encoder_depth=(0, 1, 1), decoder_depth=(1, 0), head_width=10)
-    return BayerCodec(denoiser, 192, Decoder(198, 96, (128, 40)), twins=6)
+    """Medium: 2 GMAC per megapixel in, 5.4 out."""
+    denoiser = CompactUtNet((16, 24, 32), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=8, head_depth=1)
+    return BayerCodec(denoiser, 256, Decoder(262, 112, (128, 40)), twins=6)

@@ -2,9 +2,10 @@
 
 From random weights, gradient steps first have to find what block transforms always had: after 5,000 an autoencoder with 96
 latents gave 31.6 dB at 1.25 bits per pixel on validation pictures without noise, and a fitted start 32.0 at 1.05 before its first
-step. The fit is principal components (the transform of Karhunen and Loeve) of blocks of 16x16 sensor pixels: before rounding, 96
-numbers per block keep 38.3 dB of a clean picture in the decoder's curve, 192 keep 43.6. So training's steps go into what a linear
-transform cannot do. The priors start as clusters of what it gives, by k-means in bits.
+step. The fit is principal components (the transform of Karhunen and Loeve) of blocks of 16x16 sensor pixels, in colours that count
+as they do after development (:func:`shown_metric`). So training's steps go into what a linear transform cannot do. How many are
+kept bounds the quality: of developed Kodak pictures 192 keep 34.6 dB, 256 37.5, 320 41.2, of McMaster's 29.4, 30.9 and 33.5. The
+priors start as clusters of what the transform gives, by k-means in bits.
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
         data: draws raws; its patch is a multiple of 16.
         generator: of the raws, on the device of ``data``.
     """
-    pictures = []
+    pictures, matrices = [], []
     for _ in range(_BATCHES):
         batch = data.batch(_BATCH, generator)
         pictures.append(vst.forward(F.pixel_unshuffle(batch.target, 2), batch.target.new_tensor(vst.DISPLAY_OFFSET)))
-    basis, spread, mean = _components(pictures, model.latents)
+        matrices.append(batch.matrix)
+    metric = shown_metric(torch.cat(matrices))
+    basis, spread, mean = _components([_mixed(p.transpose(0, 1), metric).transpose(0, 1) for p in pictures], model.latents)
     # Half-way between orthonormal latents, of which the first is 200 times as strong as the last, and equally strong ones, which
     # would have the decoder's weights differ so: int8 wants latents of one range, gradient steps weights of one size.
     share = spread.sqrt()
@@ -54,9 +57,13 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
     assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder | StackDecoder)
     transform = encoder.transform
     assert transform.bias is not None
-    transform.weight[: model.latents] = (basis / share).T.reshape(-1, *transform.weight.shape[1:]).to(transform.weight)
+    analysis = _mixed(basis / share, metric)  # it is symmetric
+    transform.weight[: model.latents] = analysis.T.reshape(-1, *transform.weight.shape[1:]).to(transform.weight)
     transform.bias[: model.latents] = (-(mean @ basis) / share).to(transform.bias)
     _fill_synthesis(decoder.stages, basis * share, spread / share, mean)
+    for tensor in (decoder.stages[-1].weight.transpose(0, 1), decoder.stages[-1].bias):
+        assert tensor is not None
+        tensor.copy_(_mixed(tensor, torch.linalg.inv(metric)))
     model.pair_twins()
     steps = torch.linspace(math.log(_COARSEST), math.log(_FINEST), ANCHORS, device=share.device)[:, None]
     model.log_scale.copy_(steps - share.log())
@@ -92,6 +99,22 @@ def wake(decoder: Decoder, latents: Tensor) -> None:
         look.weight.mul_(scale)
         look.bias.copy_(-seen.mean((0, 2, 3)) * scale)
         y = correction(y)
+
+
+def shown_metric(matrices: Tensor) -> Tensor:
+    """The symmetric ``[3, 3]`` that makes errors of camera colours as large as they are after development by ``matrices`` ``[N, 3, 3]``.
+
+    Development pulls colours apart: a step of a colour difference in camera space shows as three, one of brightness as one.
+    Principal components that count all alike needed a fifth more bits for the same developed picture (docs/training-log.md), and
+    gradients did not mend it in 13,000 steps.
+    """
+    energy, vectors = torch.linalg.eigh(torch.einsum("nij,nik->jk", matrices, matrices).double() / len(matrices))
+    return (vectors * energy.sqrt()) @ vectors.T
+
+
+def _mixed(values: Tensor, metric: Tensor) -> Tensor:
+    """``values`` ``[3 * K, ...]``, laid out by colour first, with ``metric`` applied to the colours."""
+    return torch.tensordot(metric.to(values), values.unflatten(0, (3, -1)), 1).flatten(0, 1)
 
 
 def _cells(planes: Tensor) -> Tensor:
