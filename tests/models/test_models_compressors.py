@@ -10,7 +10,7 @@ from zoo.inference.denoise import denoise
 from zoo.models import contract as bayer
 from zoo.models.analysis import decoder_reach, encoder_reach
 from zoo.models.balle import GDN, BalleDecoder, BalleEncoder
-from zoo.models.bayer_codec import BayerCodec, Decoder, DepthToSpace, Mend, StackDecoder, Step
+from zoo.models.bayer_codec import BayerCodec, Decoder, DepthToSpace, Mend, Step
 from zoo.models.compressor import ANCHORS, TWIN_GAP, Compressor, merge_twins, split_twins
 from zoo.models.contracts.bayer_codec import CONTRACT as DISPLAY
 from zoo.models.denoise_compress import Denoised, DenoiseThenCompress
@@ -32,7 +32,7 @@ def tiny_codec(latents: int, priors: int) -> BayerCodec:
     return BayerCodec(CompactUtNet((4,), (1,), (), 4), latents, Decoder(latents, 96, (4, 4)), priors=priors)
 
 
-BUDGET = {"bayer-codec-s": (1.2, 3.0), "bayer-codec-m": (2.0, 6.0)}  # most GMAC per megapixel of either half
+BUDGET = {"bayer-codec-s": (1.5, 3.0), "bayer-codec-m": (2.0, 6.0)}  # most GMAC per megapixel of either half
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
@@ -176,10 +176,10 @@ def test_gains_go_through_their_anchors_and_never_jump() -> None:
 
 @pytest.mark.parametrize(
     ("decoder", "twins"),
-    [(Decoder(3, 8, (4, 4)), 0), (Decoder(5, 8, (4, 4)), 2), (StackDecoder(3, 8, (4, 4, 4), 4), 0)],
-    ids=["plain", "twins", "stack"],
+    [(Decoder(3, 8, (4, 4)), 0), (Decoder(5, 8, (4, 4)), 2)],
+    ids=["plain", "twins"],
 )
-def test_rescaled_latents_are_the_same_codec(decoder: Decoder | StackDecoder, twins: int) -> None:
+def test_rescaled_latents_are_the_same_codec(decoder: Decoder, twins: int) -> None:
     torch.manual_seed(0)
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -212,8 +212,7 @@ def test_paired_twins_change_nothing() -> None:
     model = BayerCodec(CompactUtNet((4,), (1,), (), 4), 3, decoder, priors=2, twins=2)
     x, y = torch.rand(1, 12, 32, 32), torch.rand(1, 3, 4, 4)
     with torch.no_grad():
-        for weight in decoder.takers():
-            weight[3:5] = 0  # a codec that knows of no twins
+        decoder.expand.weight[3:5] = 0  # a codec that knows of no twins
         channels, picture = model.encoder(x), decoder(torch.cat([y, y[:, :2]], 1))
         model.pair_twins()
         assert torch.equal(model.encode(x), channels[:, :3])
@@ -245,12 +244,6 @@ def test_twins_have_half_the_step() -> None:
 
     error = merge_twins(rounded(split_twins(latents, 2)), 2) - latents
     assert error[:, :2].std() == pytest.approx(0.5 * float(error[:, 2:].std()), rel=0.05)
-
-
-def test_adamw_trains_transforms_that_start_at_an_optimum_but_no_stack() -> None:
-    denoiser = CompactUtNet((4,), (1,), (), 4)
-    assert BayerCodec(denoiser, 3, Decoder(3, 8, (4, 4)), priors=2).adamw == ("encoder.transform.", "decoder.")
-    assert BayerCodec(denoiser, 3, StackDecoder(3, 8, (4, 4, 4), 4), priors=2).adamw == ()
 
 
 def test_gdn_is_its_formula_and_the_inverse_multiplies() -> None:

@@ -26,7 +26,7 @@ from zoo.models.registry import create_model
 from zoo.models.utnet import CompactUtNet
 from zoo.raw import srgb_encode, vst
 from zoo.training.codec import _IDLE, CodecTrainer, _developed, dissimilarity, distortion
-from zoo.training.codec_start import _fill_synthesis, fit_priors
+from zoo.training.codec_start import _fill_synthesis, fit_priors, shown_metric
 from zoo.training.config import TrainConfig
 from zoo.training.neighbours import NeighbourPrediction
 from zoo.training.trainer import CHECKPOINT, at_level, make_trainer, read_checkpoint
@@ -106,6 +106,22 @@ def test_training_starts_from_a_transform_of_the_picture(pool: ImagePool, tmp_pa
     assert latent.mean((0, 2, 3)).abs().max() < 0.5 * spread[0]
 
 
+def test_what_is_decoded_has_the_latents_it_came_from(pool: ImagePool, tmp_path: Path) -> None:
+    """The decoder undoes the colours' metric that the transform counts by."""
+    model = fitted(pool, tmp_path).model
+    latent = torch.randn(1, 8, 3, 2, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        again, of_nothing = (model.encoder.transform(model.decoder(y)) for y in (latent, torch.zeros_like(latent)))
+    torch.testing.assert_close(again - of_nothing, latent, atol=1e-3, rtol=0)  # blocks' mean is kept by plane only
+
+
+def test_errors_count_as_development_shows_them() -> None:
+    generator = torch.Generator().manual_seed(3)
+    matrices, error = torch.randn(50, 3, 3, generator=generator), torch.randn(3, generator=generator).double()
+    shown = (matrices.double() @ error).square().sum(1).mean()
+    assert float((shown_metric(matrices) @ error).square().sum()) == pytest.approx(float(shown))
+
+
 def at_no_noise(trainer: CodecTrainer, size: int) -> RawBatch:
     return RawSynthesizer(trainer.data.pool, 128, at_level(NoiseRange(), 0, 0)).batch(size, trainer.generator)
 
@@ -177,8 +193,11 @@ def test_the_picture_is_learned_first(pool: ImagePool, tmp_path: Path) -> None:
     assert all(name.startswith(("encoder.denoiser.", "encoder.demosaic.")) for name in moved)
     trainer.save()
     again = start(pool, tmp_path, picture_steps=2, steps=4)
+    (muon,) = trainer.optimizers[1].param_groups
+    assert muon["peak"] == trainer.config.kernel_lr
     for run in (trainer, again):
         run._train_step()
+    assert muon["peak"] == pytest.approx(0.2 * trainer.config.kernel_lr)  # what has been learned moves less from there on
     assert not torch.equal(trainer.model.encoder.transform.weight, first["encoder.transform.weight"])
     for name, value in trainer.parameters.items():
         assert torch.equal(again.parameters[name], value), name

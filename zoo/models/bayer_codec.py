@@ -11,6 +11,8 @@ transposed ones do not convert. Quality lies outside the graphs, see :mod:`zoo.m
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -151,54 +153,6 @@ class Decoder(nn.Module):
         step.look.bias.mul_(factors)
         step.up.weight[x.shape[1] :].div_(factors[:, None, None, None])
 
-    def takers(self) -> list[Tensor]:
-        """The weights of what takes latents, by channel: ``[C, ...]``, views of them."""
-        return [self.expand.weight]
-
-
-class StackDecoder(nn.Module):
-    """The same, by a linear transform and a stack of ReLU layers whose output is added to its own.
-
-    Of bayer-codec-s, which an earlier :class:`Decoder` in its place left 0.3 dB behind. After 13,000 steps the stack of a
-    bayer-codec-m added nothing, so that has a :class:`Decoder`; why one learns and the other does not is not known
-    (docs/training-log.md).
-
-    Args:
-        latents: C.
-        linear: channels at 1/4 of packed resolution.
-        widths: of the stack at 1/8, 1/4 and 1/2 of packed resolution.
-        head: its width at packed resolution.
-    """
-
-    def __init__(self, latents: int, linear: int, widths: tuple[int, int, int], head: int) -> None:
-        super().__init__()
-        a, b, c = widths
-        self.layers = nn.Sequential(
-            nn.Conv2d(latents, a, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(a, b, 2, stride=2), nn.ReLU(),
-            nn.Conv2d(b, b, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(b, c, 2, stride=2), nn.ReLU(),
-            nn.Conv2d(c, c, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(c, head, 2, stride=2), nn.ReLU(),
-            nn.Conv2d(head, OUT_CHANNELS, 3, padding=1),
-        )  # fmt: skip
-        self.linear = nn.Sequential(
-            nn.ConvTranspose2d(latents, linear, 2, stride=2),
-            nn.ConvTranspose2d(linear, 4 * OUT_CHANNELS, 2, stride=2),
-            DepthToSpace(OUT_CHANNELS),
-        )
-
-    def forward(self, y: Tensor) -> Tensor:
-        return self.layers(y) + self.linear(y)
-
-    @property
-    def stages(self) -> list[nn.ConvTranspose2d]:
-        """As of :class:`Decoder`."""
-        return [s for s in self.linear if isinstance(s, nn.ConvTranspose2d) and not isinstance(s, DepthToSpace)]
-
-    def takers(self) -> list[Tensor]:
-        """As of :class:`Decoder`."""
-        first = self.layers[0]
-        assert isinstance(first, nn.Conv2d)
-        return [first.weight.transpose(0, 1), self.stages[0].weight]
-
 
 class BayerCodec(Compressor):
     """Encoder, decoder, gains and priors of one compressor.
@@ -212,32 +166,27 @@ class BayerCodec(Compressor):
     """
 
     contract = "bayer_codec_v1"
+    # What training leaves to AdamW, and of that what it moves little, as it starts at an optimum. AdamW makes as large a step of
+    # noise as of a gradient, and components that training's pictures rarely need have little else (docs/training-log.md).
+    adamw: ClassVar[tuple[str, ...]] = ("encoder.transform.", "decoder.")
+    settled: ClassVar[tuple[str, ...]] = ("encoder.transform.", "decoder.expand.", "decoder.step.up.")
 
     def __init__(
-        self,
-        denoiser: CompactUtNet,
-        latents: int,
-        decoder: Decoder | StackDecoder,
-        priors: int = PRIORS,
-        twins: int = 0,
+        self, denoiser: CompactUtNet, latents: int, decoder: Decoder, priors: int = PRIORS, twins: int = 0
     ) -> None:
         super().__init__(Encoder(denoiser, latents + twins), decoder, latents, priors, scale=3.0, twins=twins)
-        # What training leaves to AdamW. Muon's steps are as large where gradients are mostly noise as where they agree, and the
-        # transforms start at an optimum: with Muon at 2e-3 those of bayer-codec-m were 0.27 dB behind what 100 steps of AdamW at
-        # 3e-4 then found for the decoder's alone. A stack starts from nothing, and learned by Muon.
-        self.adamw = ("encoder.transform.", "decoder.") if isinstance(decoder, Decoder) else ()
 
     @torch.no_grad()
     def pair_twins(self) -> None:
         """Let twins be what the first latents are, and the decoder take half of each: latents and pictures stay what they are."""
         encoder, decoder = self.encoder, self.decoder
-        assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder | StackDecoder)
+        assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder)
         for of_encoder in (encoder.transform.weight, encoder.transform.bias):
             assert of_encoder is not None
             of_encoder[self.latents :] = of_encoder[: self.twins]
-        for of_decoder in decoder.takers():
-            of_decoder[: self.twins] /= 2
-            of_decoder[self.latents : self.latents + self.twins] = of_decoder[: self.twins]
+        of_decoder = decoder.expand.weight
+        of_decoder[: self.twins] /= 2
+        of_decoder[self.latents :] = of_decoder[: self.twins]
 
     @torch.no_grad()
     def rescale_latents(self, factors: Tensor) -> None:
@@ -247,7 +196,7 @@ class BayerCodec(Compressor):
         input was a third of what int8 cost. Twins are put their gap apart.
         """
         encoder, decoder = self.encoder, self.decoder
-        assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder | StackDecoder)
+        assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder)
         of_channels = torch.cat([factors, factors[: self.twins]])
         encoder.transform.weight.mul_(of_channels[:, None, None, None])
         bias = encoder.transform.bias
@@ -255,17 +204,16 @@ class BayerCodec(Compressor):
         bias.mul_(of_channels)
         middle = (bias[: self.twins] + bias[self.latents :]) / 2
         bias[: self.twins], bias[self.latents :] = middle - TWIN_GAP / 2, middle + TWIN_GAP / 2
-        for weight in decoder.takers():
-            weight.div_(of_channels[:, None, None, None])
+        decoder.expand.weight.div_(of_channels[:, None, None, None])
         self.log_gain.sub_(factors.log())
         self.log_scale.add_(factors.log())
 
 
 @register_model
 def bayer_codec_s() -> nn.Module:
-    """Small: 1.1 GMAC per megapixel in, 2.9 out."""
-    denoiser = CompactUtNet((16, 24), encoder_depth=(0, 1), decoder_depth=(0,), head_width=4)
-    return BayerCodec(denoiser, 128, StackDecoder(128, 64, (80, 64, 32), head=20))
+    """Small: 1.4 GMAC per megapixel in, 2.7 out."""
+    denoiser = CompactUtNet((16, 24, 32), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=4, head_depth=1)
+    return BayerCodec(denoiser, 192, Decoder(198, 80, (64, 24)), twins=6)
 
 
 @register_model

@@ -19,6 +19,7 @@ from zoo.raw import vst
 from zoo.raw.vst import DISPLAY_OFFSET
 from zoo.training.codec_start import fit_start
 from zoo.training.config import TrainConfig
+from zoo.training.losses import restoration_loss
 from zoo.training.neighbours import NeighbourPrediction
 from zoo.training.trainer import Trainer
 
@@ -30,6 +31,7 @@ LAMBDA_MIN, LAMBDA_MAX = 5e-4, 1e-1
 _MS_SSIM_SCALE = 1300
 _REACH = 192  # of the table that picks priors; beyond it lie 0.03 % of the symbols at quality 1, priced as the last one
 _REFRESH = 40  # steps between two computations of that table, each of which takes as long as most of a step
+_PICTURE_SHARE = 0.2  # of the kernels' rate, once more than the encoder's picture is trained: it has been learned by then
 _IDLE = 50  # a prior that has not won for so many steps is trained on positions that all priors find expensive
 _WORST_SHARE = 0.1
 _VALIDATED = (0.0, 0.5, 1.0)  # qualities
@@ -73,6 +75,9 @@ class CodecTrainer(Trainer):
 
     def _train_step(self) -> float:
         encoder = self.model.encoder
+        for optimizer in self.optimizers[1:]:  # kernels that are not settled: those of the encoder's picture
+            for group in optimizer.param_groups:
+                group["peak"] = self.config.kernel_lr * (1 if self.step < self.config.picture_steps else _PICTURE_SHARE)
         if self.step == self.config.picture_steps and isinstance(encoder, Encoder) and not self.config.init:
             self.fit()
         return super()._train_step()
@@ -118,13 +123,16 @@ class CodecTrainer(Trainer):
         return ((weight * error + rate) / (0.1 + 2 * quality)).mean()
 
     def _picture_loss(self, batch: RawBatch) -> Tensor:
-        """Of the encoder's picture, by decibels, in which every noise level counts alike."""
+        """Of the encoder's picture, as of a denoiser's."""
         encoder = self.model.encoder
         if not isinstance(encoder, Encoder):
             raise ZooError(f"{self.config.model} has no picture in its encoder; leave 'picture_steps' out")
+        x = self._told(batch)
         with self._autocast():
-            picture = encoder.picture(self._told(batch))
-        return self._distortion(picture.float(), batch, clamp=False).clamp_min(1e-8).log10().mean()
+            picture = encoder.picture(x)
+        return restoration_loss(
+            self.contract, x, picture, batch, margin=self.config.margin, display_weight=self.config.display_weight
+        )
 
     def _told(self, batch: RawBatch) -> Tensor:
         """What the encoder sees."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data.synth import RawSynthesizer
-from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, Encoder, StackDecoder
+from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, Encoder
 from zoo.models.compressor import ANCHORS, merge_twins, split_twins
 from zoo.models.contract import OUT_CHANNELS
 from zoo.models.priors import ManyPriors, cost_table, position_costs
@@ -54,7 +54,7 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
     # would have the decoder's weights differ so: int8 wants latents of one range, gradient steps weights of one size.
     share = spread.sqrt()
     encoder, decoder = model.encoder, model.decoder
-    assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder | StackDecoder)
+    assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder)
     transform = encoder.transform
     assert transform.bias is not None
     analysis = _mixed(basis / share, metric)  # it is symmetric
@@ -69,8 +69,7 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
     model.log_scale.copy_(steps - share.log())
     model.log_gain.copy_(-model.log_scale)
     latents = merge_twins(torch.cat([transform(y) for y in pictures]), model.twins)
-    if isinstance(decoder, Decoder):
-        wake(decoder, split_twins(latents[: 4 * _BATCH], model.twins))
+    wake(decoder, split_twins(latents[: 4 * _BATCH], model.twins))
     quality = torch.rand(len(latents), generator=generator, device=latents.device)
     gain, _ = model.gains(quality)
     symbols = (latents * gain[:, :, None, None]).round().permute(0, 2, 3, 1).reshape(-1, model.latents)
