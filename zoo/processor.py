@@ -9,7 +9,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def processor_name() -> str:
-    """Name of the CPU, on x86 with family and model.
+    """Name of the CPU, on x86 with its family.
 
     Virtual machines cut names short: a Zen 3 and a Zen 5, one without the int8 dot products that the other has, both say
     "AMD EPYC", and times of the two must not share a table.
@@ -23,6 +23,6 @@ def processor_name() -> str:
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())
     name = facts.get("model name") or platform.processor() or platform.machine()
-    if "cpu family" in facts and "model" in facts:
-        name += f" (family {facts['cpu family']}, model {facts['model']})"
+    if "cpu family" in facts:
+        name += f" (family {facts['cpu family']})"
     return name

@@ -30,7 +30,7 @@ from zoo.models.registry import create_model, get_spec, halves
 from zoo.raw import write_dng
 from zoo.training.config import TrainConfig
 
-TILE, CORE = 56, 3  # 7 positions, 2 of margin on each side
+TILE, CORE = 72, 3  # 9 positions, 3 of margin on each side
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def encoder_int8(compressor: str) -> QuantizedModel:
 def test_halves_have_latents_at_one_end(compressor: str) -> None:
     spec = get_spec(compressor)
     about = describe(spec, "", "fp32", "litert", "encoder")
-    assert shapes_in(about, TILE) == ((12, TILE, TILE), (128, 7, 7))
+    assert shapes_in(about, TILE) == ((12, TILE, TILE), (198, 9, 9))
     about = describe(spec, "", "fp32", "litert", "decoder")
-    assert shapes_in(about, 7) == ((128, 7, 7), (12, 56, 56))
-    assert (about["halo"], about["tile_multiple"]) == ("2", "1")
+    assert shapes_in(about, 7) == ((198, 7, 7), (12, 56, 56))
+    assert (about["halo"], about["tile_multiple"]) == ("1", "1")
     assert shapes_in({}, 16) == ((12, 16, 16), (12, 16, 16))
     assert halves("utnet-m") == ("",)
 
@@ -91,7 +91,7 @@ def test_float_halves_are_exported_verified_and_run(
         results[half] = export(compressor, target=target, precision="fp32", tile=TILE, output_dir=tmp_path, half=half)
         assert results[half].path == artifact_path(compressor, target, "fp32", TILE, tmp_path, half)
         assert results[half].parity["worst_psnr_db"] > 90
-    assert (results["encoder"].tile, results["decoder"].tile) == (TILE, CORE + 4)
+    assert (results["encoder"].tile, results["decoder"].tile) == (TILE, CORE + 2)
     assert f"{compressor}-decoder-{target}-fp32-7" in results["decoder"].path.name
     module = target_module(target)
     codec = open_codec(compressor, **{half: module.runner(r.path) for half, r in results.items()})
@@ -119,7 +119,7 @@ def test_float_halves_are_exported_verified_and_run(
         assert text in capsys.readouterr().err
     assert parse(tmp_path / "b.rzc").header.core == CORE
     report = benchmark(results["decoder"].path, warmup_runs=0, num_runs=2)
-    assert report["ms_per_megapixel"] == pytest.approx(report["ms"]["median"] / (7 * 16) ** 2 * 1e6, rel=0.01)
+    assert report["ms_per_megapixel"] == pytest.approx(report["ms"]["median"] / ((CORE + 2) * 16) ** 2 * 1e6, rel=0.01)
     with pytest.raises(ZooError, match="exported as encoder and decoder"):
         export(compressor, target=target, precision="fp32", output_dir=tmp_path)
     with pytest.raises(ZooError, match="no quantised weights ship"):
@@ -133,7 +133,7 @@ def test_quantised_halves_are_saved_loaded_and_fine_tuned(compressor: str, tmp_p
     model: Any = create_model(compressor, pretrained=True)
     start = post_training_halves(compressor, model, pool, config)
     before = {half: q.integer() for half, q in start.items()}
-    inputs = {"encoder": torch.rand(1, 12, 32, 32).numpy(), "decoder": torch.randn(1, 128, 6, 6).numpy()}
+    inputs = {"encoder": torch.rand(1, 12, 32, 32).numpy(), "decoder": torch.randn(1, 198, 6, 6).numpy()}
     for half, q in start.items():
         loaded = QuantizedModel.load(q.save(tmp_path))
         assert (loaded.half, loaded.name) == (half, compressor)

@@ -18,6 +18,7 @@ from zoo.errors import ZooError
 from zoo.inference.codec import Codec, make_preview, open_codec, open_stream_codec, raw_of
 from zoo.inference.restore import bayer_tile
 from zoo.inference.runner import TorchRunner
+from zoo.models.compressor import Compressor
 from zoo.models.contracts import get_contract
 from zoo.models.registry import create_model, get_spec
 from zoo.raw import RawImage
@@ -48,7 +49,7 @@ def test_qualities_are_the_continuous_scale(codec: Codec) -> None:
     model = create_model(codec.name, pretrained=True)
     gains, steps = quality_tables(model)  # type: ignore[arg-type]
     assert list(codec.qualities) == list(range(QUALITIES))
-    assert gains.shape == steps.shape == (64, 128)
+    assert gains.shape == steps.shape == (64, 192)
     # The untrained scale: rounding steps from 0.89 to 0.063 of orthonormal latents.
     np.testing.assert_allclose(gains[63] / gains[0], 0.89 / 0.063, rtol=1e-5)
     np.testing.assert_allclose(steps * gains, 65536, rtol=1e-3)
@@ -60,6 +61,7 @@ def test_qualities_are_the_continuous_scale(codec: Codec) -> None:
 def whole_frame(codec: Codec, photo: RawImage, quality: int) -> np.ndarray:
     """The picture by one pass over everything, without any tile: what tiles must equal. Float32 [3, H, W]."""
     model, contract = create_model(codec.name, pretrained=True), get_contract("bayer_codec_v1")
+    assert isinstance(model, Compressor)
     spec = get_spec(codec.name).codec
     assert spec is not None
     step, pad = spec.stride // 2, 4  # positions of margin, more than either halo
@@ -69,11 +71,11 @@ def whole_frame(codec: Codec, photo: RawImage, quality: int) -> np.ndarray:
     told = torch.tensor([noise.shot]), torch.tensor([noise.read]), torch.tensor([photo.wb])
     planes = torch.from_numpy(bayer_tile(photo, -pad * step, -pad * step, side * step))[None]
     with torch.no_grad():
-        latents = model.get_submodule("encoder")(contract.encode(planes, *told))[0].numpy()
+        latents = model.encode(contract.encode(planes, *told))[0].numpy()
         inner = latents[:, pad : pad + grid.y1, pad : pad + grid.x1]
         symbols = np.rint(inner * codec.gains[quality][:, None, None]).astype(np.int16)
         padded = np.pad(symbols, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
-        y = model.get_submodule("decoder")(torch.from_numpy(codec.tables.dequantise(padded, quality))[None])
+        y = model.decode(torch.from_numpy(codec.tables.dequantise(padded, quality))[None])
         rgb = contract.decode(torch.zeros(0), y, *told)[0].numpy()
     top, left = (2 * pad * step + divmod(photo.cfa.index("R"), 2)[axis] for axis in (0, 1))
     return rgb[:, top : top + photo.mosaic.shape[0], left : left + photo.mosaic.shape[1]]
@@ -86,11 +88,12 @@ def test_tiles_equal_the_whole_frame(codec: Codec, cfa: str, monkeypatch: pytest
     photo = raw(151, 130, cfa)
     want = whole_frame(codec, photo, 40).transpose(1, 2, 0)
     model = create_model(codec.name, pretrained=True)
-    # 3 or 2 positions of core instead of the whole photo's 10; encoder margin 2 positions of 8 packed pixels.
+    # 3 or 2 positions of core instead of the whole photo's 10, of 8 packed pixels each.
     for core in (3, 2):
         small = Codec(
             get_spec(codec.name), codec.tables, codec.gains,
-            Fixed(model.get_submodule("encoder"), (core + 4) * 8), Fixed(model.get_submodule("decoder"), core + 4 + 1),
+            Fixed(model.get_submodule("encoder"), (core + 2 * codec._margin) * 8),
+            Fixed(model.get_submodule("decoder"), core + 2 * codec.halo + 1),
             codec.weights_sha256,
         )  # fmt: skip
         data = small.compress(photo, 40)

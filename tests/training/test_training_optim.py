@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.training.optim import KERNEL_DECAY, SETTLED_SHARE, KernelMuon, is_kernel, make_optimizers, orthogonalised
+from zoo.training.optim import KERNEL_DECAY, KernelMuon, is_kernel, make_optimizers, orthogonalised
 
 
 def singular_values(kernel: Tensor) -> Tensor:
@@ -71,16 +71,6 @@ def test_models_keep_kernels_from_muon() -> None:
     parameters = dict(layers.named_parameters())
     _, muon = make_optimizers(parameters, 1e-3, 4e-3, 1e-4, adamw=("stack.",))
     assert [m.numel() for g in muon.param_groups for m in g["params"]] == [parameters["picture.weight"].numel()]
-
-
-def test_what_is_settled_moves_little_and_does_not_decay() -> None:
-    layers = nn.ModuleDict({"picture": nn.Conv2d(8, 4, 3), "transform": nn.Conv2d(8, 4, 1)})
-    parameters = dict(layers.named_parameters())
-    adam, _ = make_optimizers(parameters, 1e-3, 4e-3, 1e-4, adamw=("transform.",), settled=("transform.",))
-    (group,) = [g for g in adam.param_groups if any(p is parameters["transform.weight"] for p in g["params"])]
-    assert group["peak"] == pytest.approx(1e-3 * SETTLED_SHARE) and group["weight_decay"] == 0
-    assert len(group["params"]) == 2
-    assert sum(len(g["params"]) for g in adam.param_groups) == 3  # and the picture's bias, at the full rate
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

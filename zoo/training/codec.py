@@ -19,7 +19,7 @@ from zoo.raw import vst
 from zoo.raw.vst import DISPLAY_OFFSET
 from zoo.training.codec_start import fit_start
 from zoo.training.config import TrainConfig
-from zoo.training.losses import restoration_loss
+from zoo.training.losses import display_psnr
 from zoo.training.neighbours import NeighbourPrediction
 from zoo.training.trainer import Trainer
 
@@ -31,7 +31,6 @@ LAMBDA_MIN, LAMBDA_MAX = 5e-4, 1e-1
 _MS_SSIM_SCALE = 1300
 _REACH = 192  # of the table that picks priors; beyond it lie 0.03 % of the symbols at quality 1, priced as the last one
 _REFRESH = 40  # steps between two computations of that table, each of which takes as long as most of a step
-_PICTURE_SHARE = 0.2  # of the kernels' rate, once more than the encoder's picture is trained: it has been learned by then
 _IDLE = 50  # a prior that has not won for so many steps is trained on positions that all priors find expensive
 _WORST_SHARE = 0.1
 _VALIDATED = (0.0, 0.5, 1.0)  # qualities
@@ -75,9 +74,6 @@ class CodecTrainer(Trainer):
 
     def _train_step(self) -> float:
         encoder = self.model.encoder
-        for optimizer in self.optimizers[1:]:  # kernels that are not settled: those of the encoder's picture
-            for group in optimizer.param_groups:
-                group["peak"] = self.config.kernel_lr * (1 if self.step < self.config.picture_steps else _PICTURE_SHARE)
         if self.step == self.config.picture_steps and isinstance(encoder, Encoder) and not self.config.init:
             self.fit()
         return super()._train_step()
@@ -123,16 +119,13 @@ class CodecTrainer(Trainer):
         return ((weight * error + rate) / (0.1 + 2 * quality)).mean()
 
     def _picture_loss(self, batch: RawBatch) -> Tensor:
-        """Of the encoder's picture, as of a denoiser's."""
+        """Of the encoder's picture, by decibels, in which every noise level counts alike."""
         encoder = self.model.encoder
         if not isinstance(encoder, Encoder):
             raise ZooError(f"{self.config.model} has no picture in its encoder; leave 'picture_steps' out")
-        x = self._told(batch)
         with self._autocast():
-            picture = encoder.picture(x)
-        return restoration_loss(
-            self.contract, x, picture, batch, margin=self.config.margin, display_weight=self.config.display_weight
-        )
+            picture = encoder.picture(self._told(batch))
+        return self._distortion(picture.float(), batch, clamp=False).clamp_min(1e-8).log10().mean()
 
     def _told(self, batch: RawBatch) -> Tensor:
         """What the encoder sees."""
@@ -187,9 +180,26 @@ class CodecTrainer(Trainer):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """``LEVEL/qQ``: PSNR, dB, and ``LEVEL/qQ bpp``: bits per pixel, of the averaged weights; ``mean`` is one number to
-        watch, the mean of PSNR less a third of the rate in decibels, about the trade that lambda makes."""
+        watch, the mean of PSNR less a third of the rate in decibels, about the trade that lambda makes. While the picture alone
+        is trained, ``LEVEL``: its PSNR, and their mean."""
         live = {n: p.detach().clone() for n, p in self.parameters.items()}
         self._load_parameters(self.average)
+        scores = self._picture_scores() if 0 < self.step <= self.config.picture_steps else self._coded_scores()
+        self._load_parameters(live)
+        return scores
+
+    def _picture_scores(self) -> dict[str, float]:
+        encoder = self.model.encoder
+        assert isinstance(encoder, Encoder)
+        scores = {}
+        for level, batch in self.validation.items():
+            x = self._told(batch)
+            with self._autocast():
+                picture = encoder.picture(x)
+            scores[level] = float(display_psnr(self.contract, x, picture, batch, margin=16).mean())
+        return {**scores, "mean": sum(scores.values()) / len(scores)}
+
+    def _coded_scores(self) -> dict[str, float]:
         scores: dict[str, float] = {}
         total = 0.0
         for level, batch in self.validation.items():
@@ -203,7 +213,6 @@ class CodecTrainer(Trainer):
                 bpp = float(bits.mean()) / pixels
                 scores[f"{level}/q{q:g}"], scores[f"{level}/q{q:g} bpp"] = psnr, bpp
                 total += psnr - 10 * math.log10(bpp) / 3
-        self._load_parameters(live)
         return {**scores, "mean": total / (len(_VALIDATED) * len(self.validation))}
 
 

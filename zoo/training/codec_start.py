@@ -2,10 +2,10 @@
 
 From random weights, gradient steps first have to find what block transforms always had: after 5,000 an autoencoder with 96
 latents gave 31.6 dB at 1.25 bits per pixel on validation pictures without noise, and a fitted start 32.0 at 1.05 before its first
-step. The fit is principal components (the transform of Karhunen and Loeve) of blocks of 16x16 sensor pixels, in colours that count
-as they do after development (:func:`shown_metric`). So training's steps go into what a linear transform cannot do. How many are
-kept bounds the quality: of developed Kodak pictures 192 keep 34.6 dB, 256 37.5, 320 41.2, of McMaster's 29.4, 30.9 and 33.5. The
-priors start as clusters of what the transform gives, by k-means in bits.
+step. The fit is principal components (the transform of Karhunen and Loeve) of blocks of 16x16 sensor pixels, in colours that
+count as they do after development (:func:`shown_metric`). So training's steps go into what a linear transform cannot do. How many
+are kept bounds the quality: of developed Kodak pictures 192 keep 34.6 dB, 256 37.5, 320 41.2, of McMaster's 29.4, 30.9 and 33.5.
+The priors start as clusters of what the transform gives, by k-means in bits.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
         pictures.append(vst.forward(F.pixel_unshuffle(batch.target, 2), batch.target.new_tensor(vst.DISPLAY_OFFSET)))
         matrices.append(batch.matrix)
     metric = shown_metric(torch.cat(matrices))
-    basis, spread, mean = _components([_mixed(p.transpose(0, 1), metric).transpose(0, 1) for p in pictures], model.latents)
+    basis, spread, mean = _components(
+        [_mixed(p.transpose(0, 1), metric).transpose(0, 1) for p in pictures], model.latents
+    )
     # Half-way between orthonormal latents, of which the first is 200 times as strong as the last, and equally strong ones, which
     # would have the decoder's weights differ so: int8 wants latents of one range, gradient steps weights of one size.
     share = spread.sqrt()
@@ -101,11 +103,10 @@ def wake(decoder: Decoder, latents: Tensor) -> None:
 
 
 def shown_metric(matrices: Tensor) -> Tensor:
-    """The symmetric ``[3, 3]`` that makes errors of camera colours as large as they are after development by ``matrices`` ``[N, 3, 3]``.
+    """The symmetric ``[3, 3]`` that makes errors of camera colours as large as development by ``matrices`` ``[N, 3, 3]`` does.
 
     Development pulls colours apart: a step of a colour difference in camera space shows as three, one of brightness as one.
-    Principal components that count all alike needed a fifth more bits for the same developed picture (docs/training-log.md), and
-    gradients did not mend it in 13,000 steps.
+    Principal components that count all alike gave 0.9 dB less at the same rate before training (docs/training-log.md).
     """
     energy, vectors = torch.linalg.eigh(torch.einsum("nij,nik->jk", matrices, matrices).double() / len(matrices))
     return (vectors * energy.sqrt()) @ vectors.T

@@ -11,18 +11,12 @@ from zoo.training.machine import computes_bf16
 
 # Muon's steps are as large where a gradient says little as where it says much: without decay kernels grow like a random walk.
 KERNEL_DECAY = 0.1
-SETTLED_SHARE = 0.05  # of AdamW's rate, for what starts at an optimum
 _MOMENTUM = 0.95  # Nesterov's
 _QUINTIC = (3.4445, -4.775, 2.0315)
 
 
 def make_optimizers(
-    parameters: Mapping[str, Tensor],
-    lr: float,
-    kernel_lr: float,
-    weight_decay: float,
-    adamw: tuple[str, ...] = (),
-    settled: tuple[str, ...] = (),
+    parameters: Mapping[str, Tensor], lr: float, kernel_lr: float, weight_decay: float, adamw: tuple[str, ...] = ()
 ) -> list[torch.optim.Optimizer]:
     """Optimisers of all ``parameters``; each group knows its peak learning rate as ``peak``.
 
@@ -32,23 +26,18 @@ def make_optimizers(
         kernel_lr: peak learning rate of Muon; 0 leaves the kernels to AdamW.
         weight_decay: AdamW's, of everything but vectors and scalars.
         adamw: starts of the names of kernels that AdamW trains all the same.
-        settled: starts of the names of what AdamW trains at a twentieth of ``lr``, without decay.
     """
     kernels = [p for n, p in parameters.items() if kernel_lr and is_kernel(p) and not n.startswith(adamw)]
     of_muon = {id(p) for p in kernels}
-    rest = {n: p for n, p in parameters.items() if id(p) not in of_muon}
-    fresh = [p for n, p in rest.items() if not n.startswith(settled)]
+    rest = [p for p in parameters.values() if id(p) not in of_muon]
     groups = [
-        {"params": [p for p in fresh if p.dim() > 1], "weight_decay": weight_decay, "peak": lr},
-        {"params": [p for p in fresh if p.dim() <= 1], "weight_decay": 0.0, "peak": lr},
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": weight_decay, "peak": lr},
+        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0, "peak": lr},
     ]
-    if settled:
-        found = [p for n, p in rest.items() if n.startswith(settled)]
-        groups.append({"params": found, "weight_decay": 0.0, "peak": lr * SETTLED_SHARE})
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))]
     if kernels:
-        optimizers.append(KernelMuon(kernels, kernel_lr, KERNEL_DECAY))
-    return optimizers
+        found.append(KernelMuon(kernels, kernel_lr, KERNEL_DECAY))
+    return found
 
 
 def is_kernel(parameter: Tensor) -> bool:

@@ -92,8 +92,8 @@ class Trainer:
         self._counted = {f"{n}.{key}": b for n, m in norms for key, b in m.named_buffers()}
         distributed.share(self.model.state_dict().values())
         self.average = {n: t.detach().clone() for n, t in self._tracked().items()}
-        names = getattr(model, "adamw", ()), getattr(model, "settled", ())
-        self.optimizers = make_optimizers(self.parameters, config.lr, config.kernel_lr, config.weight_decay, *names)
+        adamw = getattr(model, "adamw", ())
+        self.optimizers = make_optimizers(self.parameters, config.lr, config.kernel_lr, config.weight_decay, adamw)
         self.step = 0
         self.seconds = 0.0
         self._overflow: list[Tensor] = []
