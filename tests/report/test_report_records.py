@@ -185,11 +185,11 @@ def test_machines_are_told_apart_whatever_the_kind_calls_them() -> None:
     assert machine({}) == NO_MACHINE
     bodies = [{"machine": {"cpu": c}} for c in "BAB"] + [{}]
     groups = by_machine(Record(Path("x"), str(i), b) for i, b in enumerate(bodies))
-    assert {name: [r.source for r in found] for name, found in groups.items()} == {
-        "A": ["1"],
-        "B": ["0", "2"],
-        NO_MACHINE: ["3"],
-    }
+    assert [(name, [r.source for r in found]) for name, found in groups.items()] == [
+        ("B", ["0", "2"]),  # most of them
+        ("A", ["1"]),
+        (NO_MACHINE, ["3"]),
+    ]
 
 
 def test_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

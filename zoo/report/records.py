@@ -69,11 +69,11 @@ def machine(body: dict[str, Any]) -> str:
 
 
 def by_machine(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Records of each machine, machines by name: numbers of different ones never share a column."""
+    """Records of each machine, the one with most of them first: numbers of different ones never share a column."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.machine, []).append(record)
-    return dict(sorted(groups.items()))
+    return dict(sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])))
 
 
 def read_records(evidence: Path) -> list[Record]:
