@@ -27,6 +27,7 @@ def joined() -> Iterator[None]:
     dist.init_process_group("nccl" if gpu else "gloo")
     try:
         yield
+        dist.barrier()  # process 0 still writes when the others are done, which had better not close their connections yet
     finally:
         dist.destroy_process_group()
 
