@@ -211,7 +211,7 @@ class BayerCodec(Compressor):
 
 @register_model
 def bayer_codec_s() -> nn.Module:
-    """Small: 1.4 GMAC per megapixel in, 2.7 out."""
+    """Small: 1.4 GMAC per megapixel in, 2.8 out."""
     denoiser = CompactUtNet((16, 24, 32), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=4, head_depth=1)
     return BayerCodec(denoiser, 192, Decoder(198, 80, (64, 24)), twins=6)
 

@@ -105,7 +105,7 @@ def wake(decoder: Decoder, latents: Tensor) -> None:
 def shown_metric(matrices: Tensor) -> Tensor:
     """The symmetric ``[3, 3]`` that makes errors of camera colours as large as development by ``matrices`` ``[N, 3, 3]`` does.
 
-    Development pulls colours apart: a step of a colour difference in camera space shows as three, one of brightness as one.
+    Development pulls colours apart: a step of a colour difference in camera space shows as 1.9 to 2.1, one of brightness as one.
     Principal components that count all alike gave 0.9 dB less at the same rate before training (docs/training-log.md).
     """
     energy, vectors = torch.linalg.eigh(torch.einsum("nij,nik->jk", matrices, matrices).double() / len(matrices))
