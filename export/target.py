@@ -207,7 +207,7 @@ def shapes_in(metadata: Mapping[str, str], tile: int) -> tuple[tuple[int, int, i
     """Input and output ``[C, h, w]`` of a file by its metadata.
 
     ``half`` says ``encoder`` (packed mosaic -> ``latents`` channels, one position per ``stride`` sensor pixels each way) or
-    ``decoder`` (latents -> packed RGB) of a compressor; without it both ends are packed tiles.
+    ``decoder`` (latents -> the contract's output) of a compressor; without it both ends are packed tiles.
     """
     contract = contract_in(metadata)
     packed_in, packed_out = contract.in_channels, contract.out_channels
@@ -216,7 +216,8 @@ def shapes_in(metadata: Mapping[str, str], tile: int) -> tuple[tuple[int, int, i
     latents, step = int(metadata["latents"]), int(metadata["stride"]) // 2
     if metadata["half"] == "encoder":
         return (packed_in, tile, tile), (latents, tile // step, tile // step)
-    return (latents, tile, tile), (packed_out, tile * step, tile * step)
+    side = tile * step // contract.out_cell
+    return (latents, tile, tile), (packed_out, side, side)
 
 
 def example_input(tile: int, metadata: Mapping[str, str]) -> torch.Tensor:

@@ -31,8 +31,9 @@ MIN_DB = {"fp32": 90.0, "fp16": 50.0, "int8": 45.0}
 # rounding of a tie flips (so does an addition, which XNNPACK does in fixed point), and a flipped value flips some of those that
 # depend on it; in flat areas a whole region at once. Measured: 1.4e-3 to 9.9e-3 of the outputs, up to 5 steps (utnet-n, of which
 # no layer by itself flips more than 1.5e-5). That is at tiles of 256. One flip in a pyramid reaches half of a tile of 64: of
-# utnet-m's 4.4e-2 differed, by up to 4 steps (no layer flips more than 6e-5), so Core ML's share grows as tiles shrink.
-MAX_FLIPPED = 2e-2
+# utnet-m's 4.4e-2 differed, by up to 4 steps (no layer flips more than 6e-5), so Core ML's share grows as tiles shrink. Of the
+# latents of bayer-codec-m's encoder, each of which has seen 43 packed pixels each way, 1.0e-2 at 256 and 2.7e-2 at 304.
+MAX_FLIPPED = 3e-2
 MAX_FLIP_STEPS = 6
 
 # The same bounds hold for ONNX: onnxruntime convolves in integers, but adds in float32. Measured at tiles of 64 and 256: no

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,18 +19,20 @@ _SHRINKS = tuple(0.02 * 50 ** (i / 39) for i in range(40))  # 0.02 to 1
 
 
 @torch.no_grad()
-def calibrate(prepared: nn.Module, inputs: Iterable[Tensor]) -> dict[str, float]:
+def calibrate(
+    prepared: nn.Module, inputs: Iterable[Tensor], shown: Callable[[Tensor], Tensor] = lambda y: y
+) -> dict[str, float]:
     """Set every activation's scale and zero point; weights get theirs from their values.
 
     Two searches. First each activation by itself: the range that loses least in mean square, clipping included, over
     shrunken minimum and maximum. Then, from the output backwards, each range again by what it costs at the network's output
     while all others stay quantised: a tensor in front of a ReLU may clip far more of its negative side than its own error
-    suggests. What only moves values about keeps their range, and scales of sums are moved by up to 1.5 % where runtimes would
-    round them differently.
+    suggests. Scales of sums are moved by up to 1.5 % where runtimes would round them differently.
 
     Args:
         prepared: graph from :func:`quantize.recipe.prepare`.
         inputs: network inputs ``[N, 12, h, w]``; real or synthetic raws, never random tensors.
+        shown: what is made of the network's output and has an error to speak of.
 
     Returns:
         largest magnitude seen per activation, by module name (for the fp16 headroom on cards).
@@ -62,7 +64,7 @@ def calibrate(prepared: nn.Module, inputs: Iterable[Tensor]) -> dict[str, float]
     for x in inputs:
         y = prepared(x)
         if len(kept) < _SEARCH_BATCHES:
-            kept.append((x, y))
+            kept.append((x, shown(y)))
     for hook in hooks:
         hook.remove()
     every: list[FakeQuantize] = [*activations.values(), *weights]
@@ -76,8 +78,7 @@ def calibrate(prepared: nn.Module, inputs: Iterable[Tensor]) -> dict[str, float]
         else:
             activation.set_range(*_best_range(torch.cat(values[name]), *extremes[name]))
     for activation in reversed(activations.values()):
-        _search_by_output(prepared, activation, kept)
-    _keep_moved_ranges(prepared)
+        _search_by_output(lambda x: shown(prepared(x)), activation, kept)
     _avoid_ties(prepared)
     return {name: max(-low, high) for name, (low, high) in extremes.items()}
 
@@ -100,37 +101,19 @@ def _best_range(values: Tensor, low: float, high: float) -> tuple[float, float]:
     return low, high
 
 
-def _search_by_output(prepared: nn.Module, module: ActivationFakeQuantize, kept: list[tuple[Tensor, Tensor]]) -> None:
+def _search_by_output(
+    network: Callable[[Tensor], Tensor], module: ActivationFakeQuantize, kept: list[tuple[Tensor, Tensor]]
+) -> None:
     scale, zero = float(module.scale), int(module.zero_point)
     low, high = (-128 - zero) * scale, (127 - zero) * scale
     candidates = [(low * a, high * b) for a in (1.0, 0.8, 0.6, 0.4, 0.25) for b in (1.0, 1.2, 0.8, 0.6)]
 
     def error(bounds: tuple[float, float]) -> float:
         module.set_range(*bounds)
-        return sum(float((prepared(x) - y).square().mean()) for x, y in kept)
+        return sum(float((network(x) - y).square().mean()) for x, y in kept)
 
     # A range that starts at zero (after a ReLU) has nothing to gain from its lower end.
     module.set_range(*min(candidates[: 4 if low == 0 else None], key=error))
-
-
-def _keep_moved_ranges(prepared: nn.Module) -> None:
-    """Give what a transposed convolution with fixed weights of 0 and 1 moves about the range that it came in.
-
-    A range of its own, however near, rounds everything once more: of a compressor's decoder that was 0.08 dB without noise at the
-    best quality.
-    """
-    assert isinstance(prepared, fx.GraphModule)
-    buffers = dict(prepared.named_buffers())
-    for node in prepared.graph.nodes:
-        if "conv_transpose2d" not in str(node.target):
-            continue
-        values = buffers.get(str(node.args[1].args[0].target))
-        if values is None or not torch.equal(values, values.bool().to(values)) or node.args[2:3] not in ((), (None,)):
-            continue
-        before, after = (prepared.get_submodule(str(n.target)) for n in (node.args[0], *node.users))
-        assert isinstance(before, ActivationFakeQuantize) and isinstance(after, ActivationFakeQuantize)
-        scale, zero = float(before.scale), int(before.zero_point)
-        after.set_range((-128 - zero) * scale, (127 - zero) * scale)
 
 
 def _avoid_ties(prepared: nn.Module) -> None:

@@ -23,6 +23,7 @@ from zoo.data.pool import ImagePool
 from zoo.data.synth import RawSynthesizer
 from zoo.models.compressor import Compressor, split_twins
 from zoo.models.contracts import contract_of
+from zoo.models.contracts.bayer_codec import BayerCodecContract
 from zoo.models.registry import HALVES, check_int8
 from zoo.training.codec import CodecTrainer
 from zoo.training.config import TrainConfig
@@ -46,12 +47,14 @@ def post_training_halves(
         ZooError: a float reference.
     """
     check_int8(name)
+    contract = contract_of(model)
+    assert isinstance(contract, BayerCodecContract)
     raws = list(_raws(model, pool, config))
     inputs = {"encoder": raws, "decoder": [_dequantised(model, x, config.seed + n) for n, x in enumerate(raws)]}
     result = {}
     for half in HALVES:
         prepared = prepare(model.get_submodule(half), inputs[half][0].shape[1])
-        extremes = calibrate(prepared, inputs[half])
+        extremes = calibrate(prepared, inputs[half], contract.joined if half == "decoder" else lambda y: y)
         facts = calibration_facts(extremes, pool, config)
         result[half] = QuantizedModel(name, "ptq", prepared, facts, half)
     return result

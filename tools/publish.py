@@ -71,11 +71,11 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     name = meta["config"]["model"]
     codec = get_spec(name).codec
     average = {k: v.contiguous() for k, v in averaged(tensors).items()}
+    if not get_spec(name).int8:
+        average = {k: v.half() if v.is_floating_point() else v for k, v in average.items()}
     facts: dict[str, Any] = {}
     if codec:  # before anything is written: it is what may fail
         average, entropy, gains, facts = _make_tables(name, average, meta, data)
-    elif not get_spec(name).int8:
-        average = {k: v.half() if v.is_floating_point() else v for k, v in average.items()}
     file = folder / f"{name}.safetensors"
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     save_file(average, temporary)
@@ -140,10 +140,10 @@ def _make_tables(
         model.rescale_latents(factors)
         if isinstance(model.decoder, Decoder):
             model.decoder.level(channels * torch.cat([factors, factors[: model.twins]])[:, None, None])
+        state = {k: v.contiguous() for k, v in model.state_dict().items()}
     counted = _raws(trained_on(pool.images), pool, config, _COUNTED_RAWS, seed=13)
     tables, gains, facts = fit_tables(model, counted, validation_raws(pool, config))
-    shipped = {k: v.contiguous() for k, v in model.state_dict().items()}
-    return shipped, tables, gains, facts | {"data_sha256": pool.digest}
+    return state, tables, gains, facts | {"data_sha256": pool.digest}
 
 
 def _channels(model: BayerCodec, pool: ImagePool, config: TrainConfig) -> Tensor:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from zoo.errors import ZooError
 from zoo.evaluation import bed
-from zoo.evaluation.rate_board import ANCHORS, read_board
+from zoo.evaluation.rate_board import ANCHORS, REFERENCE, read_board
 from zoo.evaluation.rate_plot import plot_rates
 from zoo.evaluation.rate_records import Curve, RateRecord
 from zoo.report.tables import render
@@ -129,6 +129,10 @@ def test_runtimes_are_compared_with_the_integer_reference(tmp_path):
         "ours coreml int8 against the integer reference, at any level and quality: bytes within 0.20 %, PSNR within 0.010 dB",
         "ours integer int8 against the same in float: iso3200 +10 %",
     ]
+    write(tmp_path, REFERENCE, rate=2.2, runtime=("torch", "fp32"))
+    assert read_board(tmp_path).notes()[-1] == (
+        f"ours integer int8 against {REFERENCE}, the full-size reference, in float: iso3200 -50 %"
+    )
 
 
 def test_jpeg_2000_comes_with_a_warning(tmp_path):

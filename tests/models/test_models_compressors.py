@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from zoo.errors import ZooError
@@ -10,9 +9,11 @@ from zoo.inference.denoise import denoise
 from zoo.models import contract as bayer
 from zoo.models.analysis import decoder_reach, encoder_reach
 from zoo.models.balle import GDN, BalleDecoder, BalleEncoder
-from zoo.models.bayer_codec import BayerCodec, Decoder, DepthToSpace, Mend, Step
+from zoo.models.bayer_codec import BayerCodec, Decoder, Mend, Step
 from zoo.models.compressor import ANCHORS, TWIN_GAP, Compressor, merge_twins, split_twins
+from zoo.models.contracts import get_contract
 from zoo.models.contracts.bayer_codec import CONTRACT as DISPLAY
+from zoo.models.contracts.bayer_codec_v2 import join, opponent
 from zoo.models.denoise_compress import Denoised, DenoiseThenCompress
 from zoo.models.priors import ManyPriors, cheapest, cost_table, index_bits, position_costs
 from zoo.models.registry import check_compressor, check_int8, create_model, derive_spec, get_spec, list_models
@@ -90,13 +91,12 @@ def test_only_operators_that_every_delegate_has() -> None:
     assert kinds <= {
         "Conv2d",
         "ConvTranspose2d",
-        "DepthToSpace",  # a transposed convolution, too
         "ReLU",
         "Sequential",
         "ModuleList",
         "Encoder",
         "Decoder",
-        "Mend",  # two convolutions, a ReLU and a sum
+        "Mend",  # two convolutions, a ReLU and a concatenation
         "Step",  # a convolution, a ReLU, a concatenation and a transposed convolution
         "CompactUtNet",
     }
@@ -160,7 +160,10 @@ def test_halves_fit_each_other(name: str) -> None:
     with torch.no_grad():
         y = model.encoder(torch.rand(1, spec.in_channels, side, side))
         assert y.shape == (1, spec.codec.latents, 2, 2)
-        assert model.decoder(y).shape == (1, 12, side, side)
+        contract = get_contract(spec.contract)
+        given = model.decoder(y)
+        assert given.shape == (1, spec.out_channels, side // contract.out_cell, side // contract.out_cell)
+        assert model.decode(merge_twins(y, spec.codec.twins)).shape == (1, 12, side, side)
 
 
 def test_gains_go_through_their_anchors_and_never_jump() -> None:
@@ -308,7 +311,18 @@ def test_compressors_are_kept_from_where_a_denoiser_is_needed() -> None:
         check_int8("balle-rgb")
 
 
-def test_depth_to_space_is_a_pixel_shuffle_that_is_not_trained() -> None:
-    layer, x = DepthToSpace(3), torch.randn(2, 12, 4, 5)
-    assert isinstance(layer, nn.ConvTranspose2d) and not list(layer.parameters()) and not layer.state_dict()
-    assert torch.equal(layer(x), F.pixel_shuffle(x, 2))
+def test_what_a_decoder_gives_is_joined_to_a_picture() -> None:
+    """Plane by plane as the contract's words have it."""
+    torch.manual_seed(0)
+    y = torch.randn(2, 96, 3, 4)
+    joined = join(y)
+    assert joined.shape == (2, 12, 6, 8)
+    u = y[:, :48] + y[:, 48:] / 16
+    for py, px, place in ((0, 0, 0), (1, 0, 3), (1, 1, 2)):  # place: 2 * dy + dx
+        bright, red, blue = (u[:, (colour * 4 + place) * 4 + 2 * py + px] for colour in range(3))
+        r, g, b = (joined[:, colour * 4 + place, py::2, px::2] for colour in range(3))
+        torch.testing.assert_close((r + g + b) / 3, bright + 0.625)
+        torch.testing.assert_close(r - g, red)
+        torch.testing.assert_close(b - g, blue)
+    rgb = torch.rand(3, 5)
+    torch.testing.assert_close(opponent() @ rgb, torch.stack([rgb.mean(0), rgb[0] - rgb[1], rgb[2] - rgb[1]]))

@@ -6,13 +6,17 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tools.publish import publish
 from zoo import weights
+from zoo.data.scene import synthetic_raw
+from zoo.inference.codec import open_codec
 from zoo.models.registry import create_model
 from zoo.training.trainer import CHECKPOINT
 
@@ -45,6 +49,29 @@ def test_references_ship_in_half_precision(tmp_path: Path) -> None:
     assert all(
         torch.equal(t, state[n].half().float() if t.is_floating_point() else t) for n, t in model.state_dict().items()
     )
+
+
+def test_so_do_reference_compressors_with_tables_of_those_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.publish._COUNTED_RAWS", 2)
+    monkeypatch.setattr("tools.publish._HELD_RAWS", 1)
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for seed in range(2):
+        values = np.random.default_rng(seed).integers(0, 255, (96, 96, 3), np.uint8)
+        Image.fromarray(values).save(pictures / f"{seed}.png")
+    config = {"model": "balle-bayer-ps", "data": str(pictures), "patch": 64}
+    meta = {"step": 1, "seconds": 1.0, "config": config, "data_sha256": "0", "device": "CPU"}
+    state = {f"average.{n}": t.clone() for n, t in create_model("balle-bayer-ps").state_dict().items()}
+    save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
+    (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
+    file = publish(tmp_path, folder=tmp_path)
+    assert {t.dtype for t in load_file(file).values() if t.is_floating_point()} == {torch.float16}
+    assert file.stat().st_size < 20e6
+    codec = open_codec("balle-bayer-ps", threads=1)
+    assert codec.decompress(codec.compress(synthetic_raw(32, 48))).shape == (32, 48, 3)
 
 
 def test_the_card_remembers_weights_of_the_same_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,10 +95,13 @@ def latent_costs(columns: npt.NDArray[np.integer], tables: EntropyTables) -> npt
     if tables not in _caches:
         _caches[tables] = _Costs(tables)
     costs = _caches[tables]
-    columns = np.ascontiguousarray(columns.T)
-    position, channel = np.divmod(np.flatnonzero(columns != -tables.low), tables.channels)
-    # A sparse matrix of ones times the extra costs: sums rows of K integers in place, 8 times faster than indexing.
-    ends = np.cumsum(np.bincount(position, minlength=len(columns)))
-    at = channel * (tables.values + 1) + columns[position, channel]
-    ones = csr_array((np.ones(at.size, np.int32), at, np.append(0, ends)), (len(columns), len(costs.extra)))
+    positions = columns.shape[1]
+    found = np.flatnonzero(columns != -tables.low[:, None])
+    channel, position = np.divmod(found.astype(np.int32), np.int32(positions))
+    at = channel * (tables.values + 1) + columns.reshape(-1)[found]
+    # A sparse matrix of ones times the extra costs: sums rows of K integers in place, 8 times faster than indexing. Sorting
+    # 16 bits takes a third of the time that looking for the symbols position by position, in transposed columns, does.
+    order = np.argsort(position.astype(np.uint16) if positions <= 1 << 16 else position, kind="stable")
+    ends = np.cumsum(np.bincount(position, minlength=positions))
+    ones = csr_array((np.ones(at.size, np.int32), at[order], np.append(0, ends)), (positions, len(costs.extra)))
     return costs.zero + ones @ costs.extra

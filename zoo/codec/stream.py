@@ -166,16 +166,19 @@ def _pieces(
                 cache[tile] = np.zeros((tables.channels, *tiles.box(tile).shape), np.int16)
         return cache[tile]
 
-    todo = tiles.over(tiles.positions(wanted))
-    for done, tile in enumerate(todo, 1):
-        window = tiles.window(tile, halo)
-        box = tiles.pixels(tile).meet(wanted)
-        needed = tiles.positions(box).grow(halo)
+    def fed(tile: int) -> tuple[list[int], npt.NDArray[np.float32]]:
+        """The tiles that the decoder looks at for this one, and what it is fed of them."""
+        needed = tiles.positions(tiles.pixels(tile).meet(wanted)).grow(halo)
         neighbours = tiles.over(needed)
         row = neighbours[0] // tiles.columns * tiles.columns
         for old in [t for t in cache if t < row]:  # tiles come row by row: no later window reaches above this row
             del cache[old]
-        latents = tables.dequantise(tiles.gather(window, needed, tables.channels, read), stream.header.quality)
+        latents = tiles.gather(tiles.window(tile, halo), needed, tables.channels, read)
+        return neighbours, tables.dequantise(latents, stream.header.quality)
+
+    todo = tiles.over(tiles.positions(wanted))
+    for done, (tile, (neighbours, latents)) in enumerate(zip(todo, ahead(map(fed, todo)), strict=True), 1):
+        window, box = tiles.window(tile, halo), tiles.pixels(tile).meet(wanted)
         rgb = synthesise(latents)
         if rgb.shape != (3, window.shape[0] * stride, window.shape[1] * stride):
             raise ZooError(f"the decoder gave a picture {rgb.shape} for latents {latents.shape} of stride {stride}")

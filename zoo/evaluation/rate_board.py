@@ -21,6 +21,7 @@ from zoo.evaluation.rate_records import BENCHMARK, KIND, mean_points
 
 LEVELS = tuple(bed.LEVELS)
 ANCHORS = ("jpegxl+menon", "jpegxl+utnet-m")  # JPEG XL of a simply developed raw, and of our best denoised one
+REFERENCE = "balle-bayer-ps"  # the full-size autoencoder
 METRIC = "psnr"
 _PLAIN = ("codec", "torch")  # targets that go without saying
 
@@ -129,9 +130,11 @@ class RateBoard:
             if name.endswith(" int8") and name != integer and integer in self.found:
                 lines.append(self._differences(name, integer))
             elif name != floating and floating in self.found:
-                pairs = ((level, self.against(name, floating, level)) for level in self.levels(name))
-                costs = ", ".join(f"{level} {found.text()}" for level, found in pairs if found)
-                lines.append(f"{name} against the same in float: {costs}")
+                lines.append(f"{name} against the same in float: {self._by_level(name, floating)}")
+                if REFERENCE in self.found:
+                    lines.append(
+                        f"{name} against {REFERENCE}, the full-size reference, in float: {self._by_level(name, REFERENCE)}"
+                    )
         for name in self.lossless:
             rates = []
             for level in self.levels(name):
@@ -141,6 +144,10 @@ class RateBoard:
             depths = " / ".join(f"{q:g}" for q in points["quality"])
             lines.append(f"{name}: the mosaic itself, {depths} bits a sample, bits per pixel: {', '.join(rates)}")
         return lines
+
+    def _by_level(self, name: str, other: str) -> str:
+        pairs = ((level, self.against(name, other, level)) for level in self.levels(name))
+        return ", ".join(f"{level} {found.text()}" for level, found in pairs if found)
 
     def _differences(self, name: str, integer: str) -> str:
         """What a runtime's own arithmetic changes, at equal qualities."""

@@ -263,7 +263,9 @@ class Codec:
             y = torch.from_numpy(self._decoder(channels.numpy()))
             if not y.isfinite().all():
                 raise ZooError(f"{self.name} gave values that are not finite; the file or the weights are damaged")
-            return self._contract.picture(y)[0, :, : side * self.stride, : side * self.stride].numpy()
+            return self._contract.picture(self._contract.joined(y))[
+                0, :, : side * self.stride, : side * self.stride
+            ].numpy()
 
 
 def open_codec(

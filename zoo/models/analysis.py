@@ -102,10 +102,10 @@ def encoder_reach(encoder: nn.Module, in_channels: int) -> tuple[int, int]:
 
 @torch.no_grad()
 def decoder_reach(decoder: nn.Module, latents: int) -> tuple[int, int]:
-    """Halo in latent positions and stride in packed pixels of the second half of a compressor.
+    """Halo in latent positions and stride in positions of the output of the second half of a compressor.
 
     Returns:
-        (halo, stride): the stride x stride pixels of a position depend on positions at most ``halo`` away.
+        (halo, stride): the stride x stride positions that a latent position becomes depend on those at most ``halo`` away.
     """
     probe = _boxes(copy.deepcopy(decoder)).eval().double()
     length = 32

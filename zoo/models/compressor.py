@@ -38,7 +38,7 @@ class Compressor(nn.Module):
     Args:
         encoder: packed input of the contract ``[N, in_channels, h, w]`` -> channels ``[N, C + K, h/s, w/s]`` of latents, see
             :func:`merge_twins`.
-        decoder: channels, see :func:`split_twins` -> packed RGB ``[N, 12, h, w]``.
+        decoder: channels, see :func:`split_twins` -> the contract's output.
         latents: C.
         priors: how many factorised priors compete for each position.
         scale: standard deviation that the priors start with.
@@ -73,7 +73,7 @@ class Compressor(nn.Module):
         return merge_twins(self.encoder(x), self.twins)
 
     def decode(self, y: Tensor) -> Tensor:
-        """What the decoder makes of latents ``[N, C, h/s, w/s]``."""
+        """Packed RGB ``[N, 12, h, w]`` in the display curve, of latents ``[N, C, h/s, w/s]``."""
         return self.decoder(split_twins(y, self.twins))
 
     def gains(self, quality: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from zoo.data.synth import RawSynthesizer
 from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, Encoder
 from zoo.models.compressor import ANCHORS, merge_twins, split_twins
 from zoo.models.contract import OUT_CHANNELS
+from zoo.models.contracts.bayer_codec_v2 import CENTRE, opponent
 from zoo.models.priors import ManyPriors, cost_table, position_costs
 from zoo.raw import vst
 
@@ -63,9 +64,11 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
     transform.weight[: model.latents] = analysis.T.reshape(-1, *transform.weight.shape[1:]).to(transform.weight)
     transform.bias[: model.latents] = (-(mean @ basis) / share).to(transform.bias)
     _fill_synthesis(decoder.stages, basis * share, spread / share, mean)
-    for tensor in (decoder.stages[-1].weight.transpose(0, 1), decoder.stages[-1].bias):
-        assert tensor is not None
-        tensor.copy_(_mixed(tensor, torch.linalg.inv(metric)))
+    bias, given = decoder.stages[-1].bias, opponent().to(metric) @ torch.linalg.inv(metric)
+    assert bias is not None
+    for tensor in (decoder.stages[-1].weight.transpose(0, 1), bias):
+        tensor.copy_(_mixed(tensor, given))
+    bias[: len(bias) // 3] -= CENTRE
     model.pair_twins()
     steps = torch.linspace(math.log(_COARSEST), math.log(_FINEST), ANCHORS, device=share.device)[:, None]
     model.log_scale.copy_(steps - share.log())

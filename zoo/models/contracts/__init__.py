@@ -11,7 +11,8 @@ bayer_vst_v1        mosaic, detail, noise -> correction of a linear demosaic    
 ksigma_bayer_v1     mosaic after the k-Sigma transform -> the same, denoised       PMRID
 demosaiced_rgb_v1   edge-aware demosaic, un-balanced -> RGB                        the 9-5-5 CNN
 cfa_masks_v1        mosaic and one-hot colours, Bayer or X-Trans -> RGB            X-Trans U-Net
-bayer_codec_v1      as bayer_vst_v1 -> latents -> RGB in the display curve         Bayer codecs
+bayer_codec_v1      as bayer_vst_v1 -> latents -> RGB in the display curve         denoise-then-compress
+bayer_codec_v2      the same -> latents -> brightness and colour differences       Bayer codecs
 display_codec_v1    mosaic in the display curve -> latents -> RGB in it            Balle autoencoders
 ==================  =============================================================  ==========================================
 
@@ -42,6 +43,7 @@ _HOMES = {
     "demosaiced_rgb_v1": "zoo.models.contracts.demosaiced_rgb",
     "cfa_masks_v1": "zoo.models.contracts.cfa_masks",
     "bayer_codec_v1": "zoo.models.contracts.bayer_codec",
+    "bayer_codec_v2": "zoo.models.contracts.bayer_codec_v2",
     "display_codec_v1": "zoo.models.contracts.display_codec",
 }
 
@@ -56,6 +58,7 @@ class Contract(ABC):
     Attributes:
         name: as registered.
         in_channels, out_channels: of the network's packed tensors.
+        out_cell: packed pixels per position of the output, each way.
         halo: packed pixels that :meth:`encode` or :meth:`decode` reads beyond its own.
         cfa: ``"bayer"`` (RGGB) or ``"any"`` (RGGB and X-Trans).
         period: packed pixels after which the input's layout repeats; tiles start at multiples of it.
@@ -66,6 +69,7 @@ class Contract(ABC):
     in_channels: int
     out_channels: int
     halo: int
+    out_cell: int = 1
     cfa: str = "bayer"
     period: int = 1
     words: ClassVar[Mapping[str, str]]

@@ -1,4 +1,4 @@
-"""What goes into the halves of a compact compressor and what comes out: the contract ``bayer_codec_v1``.
+"""What goes into the halves of a compressor and what comes out: the contract ``bayer_codec_v1``.
 
 * encoder: float32 ``[N, 12, h, w]``, the input of ``bayer_vst_v1`` (:mod:`zoo.models.contract`) but for the first four planes,
   which are the mosaic in the curve of the decoder's output -> latents ``[N, C, h/s, w/s]``. So what transforms the picture into
@@ -28,7 +28,7 @@ from zoo.raw import vst
 
 
 class BayerCodecContract(Contract):
-    """The contract; see the module. ``y`` is what the decoder gives, ``x`` is not looked at any more."""
+    """The contract; see the module. ``y`` is what :meth:`joined` gives, ``x`` is not looked at any more."""
 
     name = "bayer_codec_v1"
     in_channels, out_channels, halo = bayer.IN_CHANNELS, 12, bayer.BASELINE_HALO
@@ -51,6 +51,10 @@ class BayerCodecContract(Contract):
 
     def estimate(self, x: Tensor, y: Tensor, shot: Tensor, read: Tensor, wb: Tensor) -> Tensor:
         return vst.forward(vst.inverse(y, y.new_tensor(vst.DISPLAY_OFFSET)), bayer.curve_offset(shot, read))
+
+    def joined(self, y: Tensor) -> Tensor:
+        """What a decoder gives -> ``y`` of the other methods: packed RGB ``[N, 12, h, w]`` in the display curve."""
+        return y
 
     def decode(self, x: Tensor, y: Tensor, shot: Tensor, read: Tensor, wb: Tensor) -> Tensor:
         return self.picture(y)
