@@ -263,9 +263,8 @@ class Codec:
             y = torch.from_numpy(self._decoder(channels.numpy()))
             if not y.isfinite().all():
                 raise ZooError(f"{self.name} gave values that are not finite; the file or the weights are damaged")
-            return self._contract.picture(self._contract.joined(y))[
-                0, :, : side * self.stride, : side * self.stride
-            ].numpy()
+            rgb = self._contract.picture(self._contract.joined(y))[0]
+            return rgb[:, : side * self.stride, : side * self.stride].numpy()
 
 
 def open_codec(

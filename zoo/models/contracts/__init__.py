@@ -1,8 +1,9 @@
 """Contracts: what stands between a mosaic and a network, by name.
 
 A network maps packed tensors to packed tensors, ``[N, C, h, w] -> [N, C', h, w]`` at half the sensor's resolution each way, also
-where it works at full resolution inside. So the tile runner, the exporters and the benchmark know one geometry. Everything else
-(white balance, noise, curves, demosaicing, masks) is the contract's, which the model's class names in its attribute ``contract``.
+where it works at full resolution inside (only ``bayer_codec_v2`` gives cells of 2x2 packed pixels). So the tile runner, the
+exporters and the benchmark know one geometry. Everything else (white balance, noise, curves, demosaicing, masks) is the
+contract's, which the model's class names in its attribute ``contract``.
 
 ==================  =============================================================  ==========================================
 name                in -> out                                                      spoken by
