@@ -15,7 +15,7 @@ from zoo.codec.entropy import prior_map
 from zoo.inference.codec import open_codec
 
 TOYS = ("tiles", "one_prior", "many_priors", "escapes", "zeros")
-PHOTOS = ("photo-bayer-codec-m", "photo-bayer-codec-s")
+PHOTOS = ("photo-balle-bayer-ps", "photo-bayer-codec-m", "photo-bayer-codec-s")
 
 
 def tables_of(vectors: Path, name: str) -> EntropyTables:

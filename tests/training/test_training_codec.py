@@ -241,7 +241,7 @@ def test_idle_priors_are_trained_on_what_is_expensive(pool: ImagePool, tmp_path:
         priors = trainer.model.priors
         with torch.no_grad():
             trainer.model.log_gain -= trainer.model.log_gain[0].clone()  # symbols of one digit
-            priors.shifts[0][2] += 60.0  # prior 2 expects latents nobody has: it never wins
+            priors.shifts[0][2] += 200.0  # prior 2 expects latents nobody has: it never wins
         trainer.step = 2 * _IDLE
         trainer._last_won.fill_(trainer.step)
         if idle:
