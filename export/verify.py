@@ -37,7 +37,7 @@ MAX_FLIPPED = 3e-2
 MAX_FLIP_STEPS = 6
 
 # ONNX: onnxruntime convolves in integers, but adds in float32. Measured at tiles of 64 and 256: no difference to 6e-4 of the
-# outputs, 1 step, but of bayer-codec-m's encoder at 64 3.4e-2, 3 steps: two of four tiles are exact, in the others one flip at the
+# outputs, 1 step, but of bayer-codec-m's encoder at 64 3.4e-2, 3 steps: two of four tiles are exact, in the others a flip at the
 # bottom of the pyramid reaches a quarter of the latents. One convolution that rounds differently in the network makes 6e-2.
 MAX_FLIPPED_ONNX = 4e-2
 SUFFIXES = {"coreml": ".mlpackage", "executorch": ".pte", "litert": ".tflite", "onnx": ".onnx"}
