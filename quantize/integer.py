@@ -67,6 +67,12 @@ class IntegerNetwork:
         self._graph = graph
         self.precision = "int8"
 
+    @property
+    def input_scale(self) -> float:
+        """The step that the input is rounded to."""
+        (placeholder,) = (n for n in self._graph.graph.nodes if n.op == "placeholder")
+        return float(next(iter(placeholder.users)).args[1])
+
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """float32 ``[N, 12, h, w]`` -> float32 ``[N, 12, h, w]``, the values that a runtime with float I/O returns."""
         result = self._run(torch.from_numpy(np.ascontiguousarray(x, np.float32)))

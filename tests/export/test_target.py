@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from toy_net import TILE, Quantised, Toy
@@ -109,14 +110,27 @@ def test_importing_a_target_imports_no_runtime(target: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_inputs_are_moved_off_ties_and_nowhere_else() -> None:
+    scale = np.float32(0.0144573)
+    steps = np.arange(-100, 100, dtype=np.float32)
+    ties, others = (steps + np.float32(0.5)) * scale, (steps + np.float32(0.3)) * scale
+    moved = verify.off_ties(ties, float(scale))
+    assert moved.dtype == np.float32
+    assert np.abs(moved - ties).max() < 0.003 * scale
+    distance = np.abs(moved / scale - np.floor(moved / scale) - 0.5)
+    assert distance.min() > 9e-4
+    assert np.array_equal(np.rint(moved / scale), np.rint(moved * (np.float32(1) / scale)))
+    assert np.array_equal(verify.off_ties(others, float(scale)), others)
+
+
 @pytest.mark.parametrize(
     ("of_file", "differing", "passes"),
     [
         ({"tile": "256"}, 1e-2, True),
-        ({"tile": "256"}, 4e-2, False),
+        ({"tile": "256"}, 3e-2, False),
         ({"tile": "64"}, 5e-2, True),
-        ({"tile": "64"}, 1.3e-1, False),
-        ({"tile": "28", "half": "decoder", "stride": "16"}, 4e-2, False),  # 28 positions are 224 packed pixels
+        ({"tile": "64"}, 1e-1, False),
+        ({"tile": "28", "half": "decoder", "stride": "16"}, 3e-2, False),  # 28 positions are 224 packed pixels
     ],
 )
 def test_core_ml_may_flip_more_where_a_flip_reaches_most_of_a_tile(
