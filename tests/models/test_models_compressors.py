@@ -13,7 +13,7 @@ from zoo.models.bayer_codec import BayerCodec, Decoder, Mend, Step
 from zoo.models.compressor import ANCHORS, TWIN_GAP, Compressor, merge_twins, split_twins
 from zoo.models.contracts import get_contract
 from zoo.models.contracts.bayer_codec import CONTRACT as DISPLAY
-from zoo.models.contracts.bayer_codec_v2 import join, opponent
+from zoo.models.contracts.bayer_codec_v2 import CompactCodecContract, opponent
 from zoo.models.denoise_compress import Denoised, DenoiseThenCompress
 from zoo.models.priors import ManyPriors, cheapest, cost_table, index_bits, position_costs
 from zoo.models.registry import check_compressor, check_int8, create_model, derive_spec, get_spec, list_models
@@ -315,7 +315,7 @@ def test_what_a_decoder_gives_is_joined_to_a_picture() -> None:
     """Plane by plane as the contract's words have it."""
     torch.manual_seed(0)
     y = torch.randn(2, 96, 3, 4)
-    joined = join(y)
+    joined = CompactCodecContract().joined(y)
     assert joined.shape == (2, 12, 6, 8)
     u = y[:, :48] + y[:, 48:] / 16
     for py, px, place in ((0, 0, 0), (1, 0, 3), (1, 1, 2)):  # place: 2 * dy + dx

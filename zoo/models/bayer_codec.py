@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from zoo.models.compressor import PRIORS, TWIN_GAP, Compressor
 from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS, malvar_weight
-from zoo.models.contracts.bayer_codec_v2 import BASE, SPAN, join
+from zoo.models.contracts.bayer_codec_v2 import BASE, SPAN
 from zoo.models.registry import register_model
 from zoo.models.utnet import CompactUtNet
 
@@ -163,10 +163,6 @@ class BayerCodec(Compressor):
         self, denoiser: CompactUtNet, latents: int, decoder: Decoder, priors: int = PRIORS, twins: int = 0
     ) -> None:
         super().__init__(Encoder(denoiser, latents + twins), decoder, latents, priors, scale=3.0, twins=twins)
-
-    def decode(self, y: Tensor) -> Tensor:
-        """Packed RGB ``[N, 12, 8h, 8w]`` in the display curve."""
-        return join(super().decode(y))
 
     @torch.no_grad()
     def pair_twins(self) -> None:

@@ -12,6 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from zoo.models.contracts import get_contract
+from zoo.models.contracts.bayer_codec import BayerCodecContract
 from zoo.models.priors import ManyPriors
 
 TASK = "denoise+demosaic+compress"
@@ -74,7 +76,9 @@ class Compressor(nn.Module):
 
     def decode(self, y: Tensor) -> Tensor:
         """Packed RGB ``[N, 12, h, w]`` in the display curve, of latents ``[N, C, h/s, w/s]``."""
-        return self.decoder(split_twins(y, self.twins))
+        contract = get_contract(self.contract)
+        assert isinstance(contract, BayerCodecContract)
+        return contract.joined(self.decoder(split_twins(y, self.twins)))
 
     def gains(self, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Gain before rounding and scale after it: quality ``[N]`` in [0, 1] -> two ``[N, C]``."""

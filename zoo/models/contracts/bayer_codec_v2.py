@@ -4,7 +4,7 @@ As ``bayer_codec_v1``, but int8 is thought of.
 
 * encoder: the first four planes, the mosaic in the display curve, come as 1.5 (v - 0.5). Detail reaches from -1.5 to 1.5, so of
   what one int8 scale has for both, v itself, from -0.5 under noise to 1.5, would use two thirds;
-* decoder: it gives float32 ``[N, 96, h, w]`` at half of packed resolution, a picture and a correction of it, which :func:`join`
+* decoder: it gives float32 ``[N, 96, h, w]`` at half of packed resolution, a picture and a correction of it, which ``joined``
   adds up in float. An int8 network that adds them has to round the sum once more, and the rounding of these two pictures was
   the larger part of what int8 cost a decoder: 0.15 of 0.19 dB on bayer-codec-m at quality 0.5, without noise. So they are added
   outside, the correction in steps 16 times as fine, and both are of brightness and colour differences, not of R, G, B:
@@ -51,21 +51,16 @@ class CompactCodecContract(BayerCodecContract):
         return torch.cat([SPAN * (x[:, :4] - BASE), x[:, 4:]], 1)
 
     def joined(self, y: Tensor) -> Tensor:
-        return join(y)
+        half = y.shape[1] // 2
+        u = torch.add(y[:, :half], y[:, half:], alpha=1 / CORRECTION)
+        bright, red, blue = u.chunk(3, 1)
+        green = bright - (red + blue) / 3 + CENTRE
+        return F.pixel_shuffle(torch.cat([red + green, green, blue + green], 1), CELL)
 
 
 def opponent() -> Tensor:
     """float32 ``[3, 3]``: (R, G, B) -> (brightness, R - G, B - G)."""
     return torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1.0, -1.0, 0.0], [0.0, -1.0, 1.0]])
-
-
-def join(y: Tensor) -> Tensor:
-    """The decoder's output ``[N, 96, h, w]`` -> packed RGB ``[N, 12, 2h, 2w]`` in the display curve."""
-    half = y.shape[1] // 2
-    u = torch.add(y[:, :half], y[:, half:], alpha=1 / CORRECTION)
-    bright, red, blue = u.chunk(3, 1)
-    green = bright - (red + blue) / 3 + CENTRE
-    return F.pixel_shuffle(torch.cat([red + green, green, blue + green], 1), CELL)
 
 
 CONTRACT = CompactCodecContract()

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from zoo.models.contracts.bayer_codec import CONTRACT as _COMPACT
+from zoo.models.contracts.bayer_codec import CONTRACT as _BAYER
 from zoo.models.contracts.bayer_codec import BayerCodecContract
 from zoo.raw import vst
 
@@ -25,7 +25,7 @@ class DisplayCodecContract(BayerCodecContract):
         "input": "float32 NCHW; planes R, G1, G2, B of the RGGB mosaic, (raw-black)/(white-black) x white balance "
         "(green = 1), not clipped, then VST",
         "vst": "x/(sqrt(max(x,0)+c)+sqrt(c))/(sqrt(1+c)-sqrt(c)) with c = 1/128",
-        **{key: _COMPACT.words[key] for key in ("latents", "output")},
+        **{key: _BAYER.words[key] for key in ("latents", "output")},
     }
 
     def encode(self, planes: Tensor, shot: Tensor, read: Tensor, wb: Tensor, cfa: str = "RGGB") -> Tensor:
