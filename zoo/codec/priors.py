@@ -100,7 +100,7 @@ def latent_costs(columns: npt.NDArray[np.integer], tables: EntropyTables) -> npt
     channel, position = np.divmod(found.astype(np.int32), np.int32(positions))
     at = channel * (tables.values + 1) + columns.reshape(-1)[found]
     # A sparse matrix of ones times the extra costs: sums rows of K integers in place, 8 times faster than indexing. Sorting
-    # 16 bits takes a third of the time that looking for the symbols position by position, in transposed columns, does.
+    # 16 bits takes a quarter less time, in all, than looking for the symbols position by position in transposed columns.
     order = np.argsort(position.astype(np.uint16) if positions <= 1 << 16 else position, kind="stable")
     ends = np.cumsum(np.bincount(position, minlength=positions))
     ones = csr_array((np.ones(at.size, np.int32), at[order], np.append(0, ends)), (positions, len(costs.extra)))
