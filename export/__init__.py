@@ -211,8 +211,8 @@ def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, 
     """The contract in words, as it is embedded in every artefact's own metadata."""
     own: dict[str, str] = {}
     if spec.codec is not None:
-        own = {"half": half, "latents": str(spec.codec.latents), "stride": str(spec.codec.stride)}
-        own |= {"twins": str(spec.codec.twins)}
+        own = {"half": half, "latents": str(spec.codec.channels(half)), "stride": str(spec.codec.stride)}
+        own |= {"twins": str(spec.codec.twins)} if half == "encoder" else {"fine": str(spec.codec.fine)}
         if half == "decoder":
             edge = "repeat the edge positions of the grid of latents by at least the halo"
             own |= {"halo": str(spec.codec.decoder_halo), "tile_multiple": "1", "edge": edge}

@@ -22,7 +22,7 @@ from torch import fx, nn
 from export.rule_conditions import name_of
 from export.rules import RULES, SEVERITY, Effect, Rule, effect_of
 from zoo.errors import ZooError
-from zoo.models.compressor import Compressor, split_twins
+from zoo.models.compressor import Compressor, split_fine
 from zoo.models.contracts import Contract, contract_of
 
 FP16_MAX = 65504.0
@@ -251,7 +251,7 @@ def _registered(name: str, tile: int | None) -> list[Patient]:
         network = fold_norms(model.get_submodule(half) if half else model)
         decoder = half == "decoder" and spec.codec is not None
         side = _side(spec, tile or default_tile(spec), half)
-        channels = spec.codec.latents if decoder and spec.codec else spec.in_channels
+        channels = spec.codec.channels(half) if decoder and spec.codec else spec.in_channels
         front = model if decoder and isinstance(model, Compressor) else None
         stride = spec.codec.stride // 2 if decoder and spec.codec else 1
         inputs = _scene(contract, front, stride) if shipped or not spec.params else None
@@ -308,7 +308,7 @@ def _scene(
                 yield x
             else:
                 with torch.no_grad():
-                    yield split_twins(torch.round(front.encode(torch.from_numpy(x))), front.twins).numpy()
+                    yield split_fine(torch.round(front.encode(torch.from_numpy(x))), front.fine).numpy()
 
     return make
 

@@ -20,7 +20,10 @@ _SHRINKS = tuple(0.02 * 50 ** (i / 39) for i in range(40))  # 0.02 to 1
 
 @torch.no_grad()
 def calibrate(
-    prepared: nn.Module, inputs: Iterable[Tensor], shown: Callable[[Tensor], Tensor] = lambda y: y
+    prepared: nn.Module,
+    inputs: Iterable[Tensor],
+    shown: Callable[[Tensor], Tensor] = lambda y: y,
+    input_range: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """Set every activation's scale and zero point; weights get theirs from their values.
 
@@ -33,6 +36,7 @@ def calibrate(
         prepared: graph from :func:`quantize.recipe.prepare`.
         inputs: network inputs ``[N, 12, h, w]``; real or synthetic raws, never random tensors.
         shown: what is made of the network's output and has an error to speak of.
+        input_range: of the network's input where it is agreed, not searched.
 
     Returns:
         largest magnitude seen per activation, by module name (for the fp16 headroom on cards).
@@ -77,7 +81,10 @@ def calibrate(
             activation.set_range(0.0, 1.0)
         else:
             activation.set_range(*_best_range(torch.cat(values[name]), *extremes[name]))
-    for activation in reversed(activations.values()):
+    searched = list(activations.values())
+    if input_range is not None:
+        searched.pop(0).set_range(*input_range)
+    for activation in reversed(searched):
         _search_by_output(lambda x: shown(prepared(x)), activation, kept)
     _avoid_ties(prepared)
     return {name: max(-low, high) for name, (low, high) in extremes.items()}

@@ -108,7 +108,7 @@ def _channels(name: str, half: str) -> int:
     if half == "decoder":
         from zoo.models.registry import check_compressor
 
-        return check_compressor(name).latents
+        return check_compressor(name).channels(half)
     return contract_of(None, name).in_channels
 
 

@@ -116,7 +116,6 @@ def _make_tables(
     name: str, state: dict[str, Tensor], meta: dict[str, Any], data: Path | None
 ) -> tuple[dict[str, Tensor], EntropyTables, npt.NDArray[np.float64], dict[str, Any]]:
     """Weights as they ship, and what :func:`zoo.codec.learned.fit_tables` makes for them."""
-    import torch
 
     from zoo.codec.learned import fit_tables
     from zoo.data.pool import ImagePool
@@ -136,10 +135,12 @@ def _make_tables(
     pool = ImagePool.from_folder(pictures, min_side=config.patch)
     if isinstance(model, BayerCodec):
         channels = _channels(model, pool, config)
-        factors = 1 / merge_twins(channels, model.twins).abs().amax((0, 2, 3)).clamp_min(1e-6)
+        latents = merge_twins(channels, model.twins)
+        factors = 1 / latents.abs().amax((0, 2, 3)).clamp_min(1e-6)
         model.rescale_latents(factors)
+        model.tie_fine()
         if isinstance(model.decoder, Decoder):
-            model.decoder.level(channels * torch.cat([factors, factors[: model.twins]])[:, None, None])
+            model.decoder.level(model.fed(latents * factors[:, None, None]))
         state = {k: v.contiguous() for k, v in model.state_dict().items()}
     counted = _raws(trained_on(pool.images), pool, config, _COUNTED_RAWS, seed=13)
     tables, gains, facts = fit_tables(model, counted, validation_raws(pool, config))

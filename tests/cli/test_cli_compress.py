@@ -90,7 +90,7 @@ def test_show_tells_of_the_tables_of_a_model(zoo, compressor):
         f"{compressor}.safetensors",
         f"{compressor}-tables.safetensors",
     ]
-    assert facts["spec"]["codec"]["latents"] == 198  # 192 and six twins
+    assert facts["spec"]["codec"]["latents"] == 192
 
 
 def test_salvage(zoo, packed, tmp_path):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.codec import EntropyTables, compress, decompress, make_thumbnail, pack_stream, parse, read_thumbnail, read_tile
-from zoo.codec.container import crc32c
+from zoo.codec.container import crc32c, squeeze, unsqueeze
 from zoo.errors import ZooError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -44,7 +44,7 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     out = bytearray(data)
     for _ in range(rng.integers(1, 4)):
         size = len(out)
-        at = int(rng.integers(0, min(size, 660) if rng.random() < 0.5 else size)) if size else 0
+        at = int(rng.integers(0, min(size, 360) if rng.random() < 0.5 else size)) if size else 0
         kind = rng.integers(0, 7)
         if kind == 0:
             out = out[: int(rng.integers(0, size + 1))]
@@ -70,17 +70,26 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
 def repair(data: bytes) -> bytes:
     """Every checksum made right as far as the fields before it make sense, so that the code behind them is reached."""
     out = bytearray(data)
-    if len(out) < 568:
+    if len(out) < 16:
         return data
     (head_size,) = struct.unpack_from("<I", out, 12)
-    count, thumb = struct.unpack_from("<2I", out, 36)
-    if head_size > len(out) or head_size < 568 or count > 1000:
+    if not 16 < head_size <= len(out):
         return data
-    struct.pack_into("<I", out, 44, crc32c(bytes(out[head_size : head_size + thumb])))
-    for at in range(544, min(544 + 16 * count, head_size - 16), 16):
-        offset, length = struct.unpack_from("<QI", out, at)
-        if offset + length <= len(out):
-            struct.pack_into("<I", out, at + 12, crc32c(bytes(out[offset : offset + length])))
+    try:
+        fields, taken = unsqueeze(bytes(out[16:head_size]), 528)
+    except ValueError:
+        return data
+    (thumb,) = struct.unpack_from("<I", fields, 24)
+    checked = struct.pack("<I", crc32c(bytes(out[head_size : head_size + thumb])))
+    again = squeeze(fields[:28] + checked + fields[32:])
+    out[16 : 16 + taken] = again
+    head_size += len(again) - taken
+    struct.pack_into("<I", out, 12, head_size)
+    offset = head_size + thumb
+    for at in range(16 + len(again), head_size - 11, 8):
+        (length,) = struct.unpack_from("<I", out, at)
+        struct.pack_into("<I", out, at + 4, crc32c(bytes(out[offset : offset + length])))
+        offset += length
     struct.pack_into("<I", out, head_size - 4, crc32c(bytes(out[: head_size - 4])))
     return bytes(out)
 

@@ -154,17 +154,25 @@ def restore(latents: list[list[int]], width: int, weights: list[list[list[int]]]
 def read_file(data: bytes) -> dict:
     """Header fields and tile payloads of an ``.rzc`` file, all checksums verified."""
     magic, version, flags, head_size = struct.unpack_from("<8sHHI", data, 0)
-    assert (magic, version) == (b"\x89RZC\r\n\x1a\n", 2)
+    assert (magic, version) == (b"\x89RZC\r\n\x1a\n", 3)
     assert struct.unpack_from("<I", data, head_size - 4)[0] == crc32c(data[: head_size - 4])
-    height, width, cfa, orientation, source, quality = struct.unpack_from("<2I4B", data, 16)
-    channels, stride, core, balance, _, tiles, thumb, thumb_crc = struct.unpack_from("<3H2B3I", data, 28)
-    numbers = struct.unpack_from("<30d", data, 48)
-    model, weights, tables, make, camera, date = struct.unpack_from("<32s32s32s64s64s32s", data, 288)
+    fields, at = bytearray(), 16
+    for _ in range(66):
+        mask, at = data[at], at + 1
+        for bit in range(8):
+            fields.append(data[at] if mask >> bit & 1 else 0)
+            at += mask >> bit & 1
+    height, width, cfa, orientation, source, quality = struct.unpack_from("<2I4B", fields, 0)
+    channels, stride, core, balance, _, tiles, thumb, thumb_crc = struct.unpack_from("<3H2B3I", fields, 12)
+    numbers = struct.unpack_from("<30d", fields, 32)
+    model, weights, tables, make, camera, date = struct.unpack_from("<32s32s32s64s64s32s", fields, 272)
+    assert head_size == at + 8 * tiles + 4
     assert thumb_crc == crc32c(data[head_size : head_size + thumb])
-    payloads = []
+    payloads, offset = [], head_size + thumb
     for tile in range(tiles):
-        offset, length, crc = struct.unpack_from("<QII", data, 544 + 16 * tile)
+        length, crc = struct.unpack_from("<II", data, at + 8 * tile)
         payloads.append(data[offset : offset + length])
+        offset += length
         assert crc32c(payloads[-1]) == crc
     top, left = divmod(("RGGB", "GRBG", "GBRG", "BGGR")[cfa].index("R"), 2)
     return {

@@ -26,7 +26,7 @@ from zoo.codec import (
     read_tile,
     write_stream,
 )
-from zoo.codec.container import crc32c
+from zoo.codec.container import crc32c, squeeze, unsqueeze
 from zoo.codec.header import cut
 from zoo.errors import ZooError
 from zoo.raw import NoiseProfile, RawImage, read_raw
@@ -60,9 +60,14 @@ def signed(data: bytes) -> bytes:
 
 
 def patched(data: bytes, at: int, layout: str, *values: object) -> bytes:
-    out = bytearray(data)
+    """A field of the header changed, by its offset in docs/bitstream.md; the directory begins at 544."""
+    fields, taken = unsqueeze(data[16:], 528)
+    out = bytearray(data[:16] + fields + data[16 + taken :])
     struct.pack_into(layout, out, at, *values)
-    return signed(bytes(out))
+    again = squeeze(bytes(out[16:544]))
+    (size,) = struct.unpack_from("<I", out, 12)
+    struct.pack_into("<I", out, 12, size + len(again) - taken)
+    return signed(bytes(out[:16]) + again + bytes(out[544:]))
 
 
 def assert_same(a: Header, b: Header) -> None:
@@ -84,7 +89,19 @@ def test_everything_written_is_read_again(header: Header, payloads: list[bytes],
     assert stream.thumbnail() == b"thumb"
     assert stream.whole().all()
     assert [f.name for f in tmp_path.iterdir()] == ["a.rzc"]
-    assert path.stat().st_size == 548 + 16 * len(payloads) + 5 + sum(map(len, payloads))
+    head = 16 + len(squeeze(header.pack(1, len(payloads), (5, crc32c(b"thumb"))))) + 8 * len(payloads) + 4
+    assert head < 400  # 644 with its zeros and with offsets
+    assert path.stat().st_size == head + 5 + sum(map(len, payloads))
+
+
+def test_zeros_are_left_out_and_come_back() -> None:
+    data = bytes(9) + b"\1\0\0\2" + bytes(2) + b"\3" + bytes(range(8))
+    made = squeeze(data)
+    assert made == b"\0\x92\1\2\3\xfe\1\2\3\4\5\6\7"
+    assert unsqueeze(made + b"rest", 24) == (data, len(made))
+    for wrong in (made[:-1], b"\1\0" + bytes(2), b""):
+        with pytest.raises(ValueError, match="none"):
+            unsqueeze(wrong, 24)
 
 
 def test_what_is_unknown_stays_unknown(header: Header, payloads: list[bytes]) -> None:
@@ -142,11 +159,12 @@ def test_texts_are_cut_between_characters(header: Header, payloads: list[bytes])
         (lambda d: b"\xff\xd8" + d[2:], "no .rzc file"),
         (lambda d: d.replace(b"\r\n", b"\n", 1), "no .rzc file"),
         (lambda d: d[:12], "cut off within its header"),
-        (lambda d: d[:600], "cut off within its header"),
+        (lambda d: d[:200], "cut off within its header"),
         (lambda d: d[:-1], "cut off after"),
         (lambda d: d + b"x", "1 bytes too long"),
         (lambda d: d[:8] + b"\1" + d[9:], "version 1 of the format.*decode it with the raw-zoo that wrote it"),
-        (lambda d: d[:8] + b"\3" + d[9:], "version 3 of the format.*update raw-zoo"),
+        (lambda d: d[:8] + b"\2" + d[9:], "version 2 of the format.*decode it with the raw-zoo that wrote it"),
+        (lambda d: d[:8] + b"\4" + d[9:], "version 4 of the format.*update raw-zoo"),
         (lambda d: d[:100] + b"\1\2\3" + d[103:], "header is damaged"),
         (lambda d: d[:12] + b"\xff\xff\xff\xff" + d[16:], "header is damaged"),
         (lambda d: patched(d, 16, "<II", 0, 0), "0x0 pixels"),
@@ -178,8 +196,10 @@ def test_texts_are_cut_between_characters(header: Header, payloads: list[bytes])
         (lambda d: patched(d, 288, "<4s", b"\xff\xfe\xfd\xfc"), "no UTF-8"),
         (lambda d: patched(d, 288, "<4s", b"a\nbc"), "cannot be printed"),
         (lambda d: patched(d, 288, "<32s", b""), "no model"),
-        (lambda d: patched(d, 544, "<Q", 0), "directory does not fit"),
-        (lambda d: patched(d, 552, "<I", 0xFFFFFFFC), "directory does not fit"),
+        (lambda d: signed(d[:17] + b"\0" + d[18:]), "fields that are none"),
+        (lambda d: signed(d[:16] + b"\xff" * (len(d) - 16)), "fields that are none"),
+        (lambda d: patched(d, 544, "<I", 0xFFFFFFFC), "directory does not fit"),
+        (lambda d: patched(d, 544, "<I", 1), "directory does not fit"),
     ],
 )
 @pytest.mark.parametrize("salvage", [False, True])
@@ -245,8 +265,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_claims_of_size_allocate_nothing(data: bytes) -> None:
     claims = [
         patched(patched(data, 36, "<I", 0xFFFFFFFF), 16, "<II", 32768, 32768),
-        patched(data, 552, "<I", 0xFFFFFFFC),
-        data[:12] + struct.pack("<I", 548 + 16 * 65536) + data[16:],
+        patched(data, 544, "<I", 0xFFFFFFFC),
+        data[:12] + struct.pack("<I", 16 + 594 + 8 * 65536 + 4) + data[16:],
         patched(data, 28, "<H", 512),
     ]
     parse(data)

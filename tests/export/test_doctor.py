@@ -166,7 +166,7 @@ def test_models_that_ship_are_clean_and_their_files_too(name: str, half: str, ta
     spec = get_spec(name)
     metadata = {"contract": spec.contract}
     if spec.codec:
-        metadata |= {"half": half, "latents": str(spec.codec.latents), "stride": str(spec.codec.stride)}
+        metadata |= {"half": half, "latents": str(spec.codec.channels(half)), "stride": str(spec.codec.stride)}
     names = audited(load_source(name, "int8", half)[0], target, "int8", TILE, tmp_path, metadata)
     agree([f for f in found if f.consequence != "note"], names)
 

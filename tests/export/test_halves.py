@@ -37,7 +37,7 @@ TILE, CORE = 72, 3  # 9 positions, 3 of margin on each side
 def encoder_int8(compressor: str) -> QuantizedModel:
     model = create_model(compressor, pretrained=True)
     prepared = prepare(model.get_submodule("encoder"), 12)
-    tiles = [torch.from_numpy(x) for _, x in tiles_of(TILE, get_contract("bayer_codec_v2"))]
+    tiles = [torch.from_numpy(x) for _, x in tiles_of(TILE, get_contract("bayer_codec_v3"))]
     calibrate(prepared, tiles)
     return QuantizedModel(compressor, "ptq", prepared, {}, "encoder")
 
@@ -47,7 +47,7 @@ def test_halves_have_latents_at_one_end(compressor: str) -> None:
     about = describe(spec, "", "fp32", "litert", "encoder")
     assert shapes_in(about, TILE) == ((12, TILE, TILE), (198, 9, 9))
     about = describe(spec, "", "fp32", "litert", "decoder")
-    assert shapes_in(about, 7) == ((198, 7, 7), (96, 28, 28))
+    assert shapes_in(about, 7) == ((256, 7, 7), (96, 28, 28))
     assert (about["halo"], about["tile_multiple"]) == ("1", "1")
     assert shapes_in({}, 16) == ((12, 16, 16), (12, 16, 16))
     assert halves("utnet-m") == ("",)
@@ -133,7 +133,8 @@ def test_quantised_halves_are_saved_loaded_and_fine_tuned(compressor: str, tmp_p
     model: Any = create_model(compressor, pretrained=True)
     start = post_training_halves(compressor, model, pool, config)
     before = {half: q.integer() for half, q in start.items()}
-    inputs = {"encoder": torch.rand(1, 12, 32, 32).numpy(), "decoder": torch.randn(1, 198, 6, 6).numpy()}
+    assert before["decoder"].input_scale == 1 / 128  # the steps that latents come in
+    inputs = {"encoder": torch.rand(1, 12, 32, 32).numpy(), "decoder": torch.randn(1, 256, 6, 6).numpy()}
     for half, q in start.items():
         loaded = QuantizedModel.load(q.save(tmp_path))
         assert (loaded.half, loaded.name) == (half, compressor)

@@ -60,7 +60,7 @@ def test_qualities_are_the_continuous_scale(codec: Codec) -> None:
 
 def whole_frame(codec: Codec, photo: RawImage, quality: int) -> np.ndarray:
     """The picture by one pass over everything, without any tile: what tiles must equal. Float32 [3, H, W]."""
-    model, contract = create_model(codec.name, pretrained=True), get_contract("bayer_codec_v2")
+    model, contract = create_model(codec.name, pretrained=True), get_contract("bayer_codec_v3")
     assert isinstance(model, Compressor)
     spec = get_spec(codec.name).codec
     assert spec is not None

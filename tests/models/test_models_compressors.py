@@ -10,10 +10,10 @@ from zoo.models import contract as bayer
 from zoo.models.analysis import decoder_reach, encoder_reach
 from zoo.models.balle import GDN, BalleDecoder, BalleEncoder
 from zoo.models.bayer_codec import BayerCodec, Decoder, Mend, Step
-from zoo.models.compressor import ANCHORS, TWIN_GAP, Compressor, merge_twins, split_twins
+from zoo.models.compressor import ANCHORS, FINE, LATENT_STEP, TWIN_GAP, Compressor, merge_twins, split_fine
 from zoo.models.contracts import get_contract
 from zoo.models.contracts.bayer_codec import CONTRACT as DISPLAY
-from zoo.models.contracts.bayer_codec_v2 import CompactCodecContract, opponent
+from zoo.models.contracts.bayer_codec_v3 import CompactCodecContract, opponent
 from zoo.models.denoise_compress import Denoised, DenoiseThenCompress
 from zoo.models.priors import ManyPriors, cheapest, cost_table, index_bits, position_costs
 from zoo.models.registry import check_compressor, check_int8, create_model, derive_spec, get_spec, list_models
@@ -159,11 +159,13 @@ def test_halves_fit_each_other(name: str) -> None:
     side = 2 * spec.tile_multiple
     with torch.no_grad():
         y = model.encoder(torch.rand(1, spec.in_channels, side, side))
-        assert y.shape == (1, spec.codec.latents, 2, 2)
+        assert y.shape == (1, spec.codec.channels("encoder"), 2, 2)
+        latents = merge_twins(y, spec.codec.twins)
+        assert latents.shape[1] == spec.codec.latents
         contract = get_contract(spec.contract)
-        given = model.decoder(y)
+        given = model.decoder(model.fed(latents))
         assert given.shape == (1, spec.out_channels, side // contract.out_cell, side // contract.out_cell)
-        assert model.decode(merge_twins(y, spec.codec.twins)).shape == (1, 12, side, side)
+        assert model.decode(latents).shape == (1, 12, side, side)
 
 
 def test_gains_go_through_their_anchors_and_never_jump() -> None:
@@ -178,15 +180,16 @@ def test_gains_go_through_their_anchors_and_never_jump() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decoder", "twins"),
-    [(Decoder(3, 8, (4, 4)), 0), (Decoder(5, 8, (4, 4)), 2)],
-    ids=["plain", "twins"],
+    ("twins", "fine"),
+    [(0, 0), (2, 2), (1, 3)],
+    ids=["plain", "alike", "all fine"],
 )
-def test_rescaled_latents_are_the_same_codec(decoder: Decoder, twins: int) -> None:
+def test_rescaled_latents_are_the_same_codec(twins: int, fine: int) -> None:
     torch.manual_seed(0)
+    decoder = Decoder(3 + fine, 8, (4, 4))
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=0.3)
-    model = BayerCodec(CompactUtNet((4,), (1,), (), 4), 3, decoder, priors=2, twins=twins)
+    model = BayerCodec(CompactUtNet((4,), (1,), (), 4), 3, decoder, priors=2, twins=twins, fine=fine)
     model.pair_twins()
     x, quality = torch.rand(2, 12, 32, 32), torch.tensor([0.1, 0.8])
     factors = torch.tensor([0.2, 1.0, 30.0])
@@ -207,19 +210,21 @@ def test_rescaled_latents_are_the_same_codec(decoder: Decoder, twins: int) -> No
     assert torch.allclose(channels[:, 3:] - channels[:, :twins], torch.tensor(TWIN_GAP), atol=1e-5)
 
 
-def test_paired_twins_change_nothing() -> None:
+def test_twins_and_fine_channels_change_nothing_of_a_float_codec() -> None:
     torch.manual_seed(0)
     decoder = Decoder(5, 8, (4, 4))
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=0.3)
-    model = BayerCodec(CompactUtNet((4,), (1,), (), 4), 3, decoder, priors=2, twins=2)
+    model = BayerCodec(CompactUtNet((4,), (1,), (), 4), 3, decoder, priors=2, twins=2, fine=2)
     x, y = torch.rand(1, 12, 32, 32), torch.rand(1, 3, 4, 4)
     with torch.no_grad():
-        decoder.expand.weight[3:5] = 0  # a codec that knows of no twins
-        channels, picture = model.encoder(x), decoder(torch.cat([y, y[:, :2]], 1))
+        channels, picture = model.encoder(x), decoder(torch.cat([y, torch.zeros(1, 2, 4, 4)], 1))
         model.pair_twins()
         assert torch.equal(model.encode(x), channels[:, :3])
-        assert torch.allclose(decoder(torch.cat([y, y[:, :2]], 1)), picture, atol=1e-5)
+        assert torch.allclose(decoder(split_fine(y, 2)), picture, atol=1e-5)
+        whole = model.decode(y)
+        model.rounds = True
+        assert torch.allclose(model.decode(y), whole, atol=1e-5)
 
 
 def test_a_levelled_decoder_is_the_same_with_corrections_as_large_as_what_they_join() -> None:
@@ -237,16 +242,32 @@ def test_a_levelled_decoder_is_the_same_with_corrections_as_large_as_what_they_j
     assert torch.allclose(ranges, x.abs().max().expand(4), rtol=1e-4)
 
 
+def rounded(channels: torch.Tensor) -> torch.Tensor:
+    return (channels / LATENT_STEP).round().clamp(-128, 127) * LATENT_STEP
+
+
 def test_twins_have_half_the_step() -> None:
-    latents = torch.rand(1, 6, 50, 50) * 2 - 1
-    assert torch.allclose(merge_twins(split_twins(latents, 2), 2), latents, atol=1e-6)
-    assert merge_twins(latents, 0) is latents and split_twins(latents, 0) is latents
-
-    def rounded(channels: torch.Tensor) -> torch.Tensor:
-        return (channels * 128).round() / 128
-
-    error = merge_twins(rounded(split_twins(latents, 2)), 2) - latents
+    latents = torch.rand(1, 6, 50, 50) * 1.9 - 0.95
+    channels = torch.cat([latents[:, :2] - TWIN_GAP / 2, latents[:, 2:], latents[:, :2] + TWIN_GAP / 2], 1)
+    assert torch.allclose(merge_twins(channels, 2), latents, atol=1e-6)
+    assert merge_twins(latents, 0) is latents
+    error = merge_twins(rounded(channels), 2) - latents
     assert error[:, :2].std() == pytest.approx(0.5 * float(error[:, 2:].std()), rel=0.05)
+
+
+def test_fine_channels_hold_what_an_int8_input_loses() -> None:
+    latents = torch.rand(1, 6, 50, 50) * 1.9 - 0.95
+    assert split_fine(latents, 0) is latents
+    channels = split_fine(latents, 2)
+    assert torch.equal(channels[:, 2:6], latents[:, 2:])
+    assert torch.equal(channels[:, :2], rounded(latents)[:, :2])  # on the grid, which rounding once more does not leave
+    assert torch.equal(channels[:, :2] + channels[:, 6:] / FINE, latents[:, :2])
+    seen = rounded(channels)
+    error = seen[:, :2] + seen[:, 6:] / FINE - latents[:, :2]
+    assert error.abs().max() <= LATENT_STEP / FINE / 2
+    latents.requires_grad_()
+    split_fine(latents, 2)[:, :6].sum().backward()
+    assert torch.equal(latents.grad, torch.ones_like(latents))  # type: ignore[arg-type]
 
 
 def test_gdn_is_its_formula_and_the_inverse_multiplies() -> None:
@@ -305,7 +326,7 @@ def test_compressors_are_kept_from_where_a_denoiser_is_needed() -> None:
     with pytest.raises(ZooError, match="utnet-m is no compressor; choose from balle-bayer-preupsample"):
         check_compressor("utnet-m")
     codec = check_compressor("bayer-codec-m")
-    assert (codec.latents, codec.twins) == (192 + 6, 6)
+    assert (codec.latents, codec.channels("encoder"), codec.channels("decoder")) == (192, 192 + 6, 192 + 64)
     check_int8("bayer-codec-m")
     with pytest.raises(ZooError, match="balle-rgb is a float reference"):
         check_int8("balle-rgb")
@@ -317,7 +338,7 @@ def test_what_a_decoder_gives_is_joined_to_a_picture() -> None:
     y = torch.randn(2, 96, 3, 4)
     joined = CompactCodecContract().joined(y)
     assert joined.shape == (2, 12, 6, 8)
-    u = y[:, :48] + y[:, 48:] / 16
+    u = y[:, :48] + y[:, 48:] / 4
     for py, px, place in ((0, 0, 0), (1, 0, 3), (1, 1, 2)):  # place: 2 * dy + dx
         bright, red, blue = (u[:, (colour * 4 + place) * 4 + 2 * py + px] for colour in range(3))
         r, g, b = (joined[:, colour * 4 + place, py::2, px::2] for colour in range(3))

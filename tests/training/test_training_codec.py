@@ -345,7 +345,7 @@ def test_teachers_display_values_and_xtrans_are_refused(pool: ImagePool, tmp_pat
         start(pool, tmp_path, teacher="utnet-m")
     with pytest.raises(ZooError, match="codes light, not display values"):
         start(pool, tmp_path, displayed=0.5)
-    with pytest.raises(ZooError, match="contract bayer_codec_v2 knows only Bayer"):
+    with pytest.raises(ZooError, match="contract bayer_codec_v3 knows only Bayer"):
         start(pool, tmp_path, model="bayer-codec-s", cfa="both")
 
 

@@ -137,7 +137,7 @@ class Header:
             raise ZooError(f"{path}: quality {self.quality} does not exist in {self.model}; the file is damaged")
 
     def pack(self, flags: int, tile_count: int, thumbnail: tuple[int, int]) -> bytes:
-        """The bytes from offset 16 to the directory; ``thumbnail`` is its length and CRC32C."""
+        """The fields, before their zeros are left out; ``thumbnail`` is its length and CRC32C."""
         matrix = np.zeros(9) if self.xyz_to_cam is None else np.ravel(self.xyz_to_cam)
         noise = [*self.noise.shot, *self.noise.read]
         balance = str(self.metadata.get("wb_source", ""))

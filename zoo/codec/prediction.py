@@ -32,10 +32,10 @@ def residual(latents: npt.NDArray[np.integer[Any]], weights: npt.NDArray[np.int3
         int16 [C, h, w].
     """
     height, width = latents.shape[1:]
-    out = latents.astype(np.int64)
-    seen = _with_zero(out[: weights.shape[2]])[:, _neighbours(height, width)]  # [M, 3, h * w]
-    out[: len(weights)] -= _predict(weights, seen).reshape(-1, height, width)
-    return out.astype(np.int16)
+    out = latents.astype(np.int16)
+    seen = _with_zero(out[: weights.shape[2]].astype(np.int64))[:, _neighbours(height, width)]  # [M, 3, h * w]
+    out[: len(weights)] -= _predict(weights, seen).reshape(-1, height, width).astype(np.int16)
+    return out
 
 
 def restore(residuals: npt.NDArray[np.int16], weights: npt.NDArray[np.int32]) -> npt.NDArray[np.int16]:

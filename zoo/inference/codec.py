@@ -30,7 +30,7 @@ from zoo.errors import ZooError
 from zoo.inference.restore import bayer_tile
 from zoo.inference.runner import TileRunner, TorchRunner, torch_beside
 from zoo.inference.tiling import Band
-from zoo.models.compressor import merge_twins, split_twins
+from zoo.models.compressor import merge_twins, split_fine
 from zoo.models.contracts import get_contract
 from zoo.models.contracts.bayer_codec import BayerCodecContract
 from zoo.models.registry import ModelSpec, check_compressor, create_model, get_spec
@@ -73,12 +73,13 @@ class Codec:
         codec = check_compressor(spec.name)
         contract = get_contract(spec.contract)
         assert isinstance(contract, BayerCodecContract)
-        if tables.channels != codec.latents - codec.twins:
+        if tables.channels != codec.latents:
             raise ZooError(f"{spec.name}: its entropy tables are of another model; install the package again")
         self.name, self.weights_sha256 = spec.name, weights_sha256
         self.tables, self.gains = tables, gains
         self.qualities: Sequence[int] = range(tables.qualities)
-        self.stride, self.halo, self._twins = codec.stride, codec.decoder_halo, codec.twins
+        self.stride, self.halo = codec.stride, codec.decoder_halo
+        self._twins, self._fine = codec.twins, codec.fine
         self._contract, self._encoder, self._decoder = contract, encoder, decoder
         self._step = codec.stride // 2  # packed pixels per position
         self._margin = -(-codec.encoder_halo // self._step)  # positions
@@ -259,7 +260,7 @@ class Codec:
             )
         padded = np.pad(latents, ((0, 0), (0, fixed - side), (0, fixed - side)), mode="edge")
         with torch_beside(self._decoder):
-            channels = split_twins(torch.from_numpy(padded[None]), self._twins)
+            channels = split_fine(torch.from_numpy(padded[None]), self._fine)
             y = torch.from_numpy(self._decoder(channels.numpy()))
             if not y.isfinite().all():
                 raise ZooError(f"{self.name} gave values that are not finite; the file or the weights are damaged")

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.models.compressor import PRIORS, TWIN_GAP, Compressor
+from zoo.models.compressor import FINE, PRIORS, TWIN_GAP, Compressor
 from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS, malvar_weight
-from zoo.models.contracts.bayer_codec_v2 import BASE, SPAN
+from zoo.models.contracts.bayer_codec_v3 import BASE, SPAN
 from zoo.models.registry import register_model
 from zoo.models.utnet import CompactUtNet
 
@@ -28,7 +28,7 @@ _LEVELLED = 8.0  # most that a channel is scaled by: of one that hardly ever spe
 
 
 class Encoder(nn.Module):
-    """float ``[N, 12, h, w]`` (contract ``bayer_codec_v2``) -> latent ``[N, C, h/8, w/8]``.
+    """float ``[N, 12, h, w]`` (contract ``bayer_codec_v3``) -> latent ``[N, C, h/8, w/8]``.
 
     Args:
         denoiser: gives a correction ``[N, 12, h, w]`` to the linear demosaic.
@@ -80,7 +80,7 @@ class Step(nn.Module):
 class Mend(nn.Module):
     """``cat(x, conv(ReLU(conv(x))))``: a picture, and a correction of it by 3x3 convolutions, beyond block borders.
 
-    The correction starts as nothing. What adds it is outside the network (:mod:`zoo.models.contracts.bayer_codec_v2`).
+    The correction starts as nothing. What adds it is outside the network (:mod:`zoo.models.contracts.bayer_codec_v3`).
 
     Args:
         channels: of ``x``.
@@ -101,14 +101,14 @@ class Mend(nn.Module):
 
 class Decoder(nn.Module):
     """Latent ``[N, C, h, w]`` -> float ``[N, 96, 4h, 4w]``, a picture and its correction, see
-    :mod:`zoo.models.contracts.bayer_codec_v2`.
+    :mod:`zoo.models.contracts.bayer_codec_v3`.
 
     A linear transform in two steps of 2x2, since larger transposed convolutions are not clean on every runtime, and no third,
     which would only move values. The second has a correction beside it (:class:`Step`), the picture one behind it
     (:class:`Mend`); one of the latents themselves gained 0.04 to 0.08 dB for a sixth of the cost, and is left out.
 
     Args:
-        latents: C, twins included.
+        latents: C + F.
         linear: channels at 1/4 of packed resolution.
         hidden: of the corrections at 1/4 and 1/2 of packed resolution.
     """
@@ -148,33 +148,45 @@ class BayerCodec(Compressor):
     Args:
         denoiser: of the encoder.
         latents: C, at 1/8 of packed resolution (16 sensor pixels).
-        decoder: of as many channels as latents and twins.
+        decoder: of C + F channels.
         priors: how many factorised priors compete for each position.
         twins: K, see :func:`zoo.models.compressor.merge_twins`.
+        fine: F, see :func:`zoo.models.compressor.split_fine`.
     """
 
-    contract = "bayer_codec_v2"
+    contract = "bayer_codec_v3"
     # What training leaves to AdamW. Muon's steps are as large where gradients are mostly noise as where they agree, and the
     # transforms start at an optimum: with Muon at 2e-3 those of a bayer-codec-m were 0.27 dB behind what 100 steps of AdamW at
     # 3e-4 then found for the decoder's alone.
     adamw: ClassVar[tuple[str, ...]] = ("encoder.transform.", "decoder.")
 
     def __init__(
-        self, denoiser: CompactUtNet, latents: int, decoder: Decoder, priors: int = PRIORS, twins: int = 0
+        self,
+        denoiser: CompactUtNet,
+        latents: int,
+        decoder: Decoder,
+        priors: int = PRIORS,
+        twins: int = 0,
+        fine: int = 0,
     ) -> None:
-        super().__init__(Encoder(denoiser, latents + twins), decoder, latents, priors, scale=3.0, twins=twins)
+        super().__init__(Encoder(denoiser, latents + twins), decoder, latents, priors, 3.0, twins, fine)
 
     @torch.no_grad()
     def pair_twins(self) -> None:
-        """Let twins be what the first latents are, and the decoder take half of each: latents and pictures stay what they are."""
-        encoder, decoder = self.encoder, self.decoder
-        assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder)
+        """Let twins be what the first latents are, and fine channels add what rounding takes of them."""
+        encoder = self.encoder
+        assert isinstance(encoder, Encoder)
         for of_encoder in (encoder.transform.weight, encoder.transform.bias):
             assert of_encoder is not None
             of_encoder[self.latents :] = of_encoder[: self.twins]
-        of_decoder = decoder.expand.weight
-        of_decoder[: self.twins] /= 2
-        of_decoder[self.latents :] = of_decoder[: self.twins]
+        self.tie_fine()
+
+    @torch.no_grad()
+    def tie_fine(self) -> None:
+        """Let fine channels add what rounding takes of the latents."""
+        decoder = self.decoder
+        assert isinstance(decoder, Decoder)
+        decoder.expand.weight[self.latents :] = decoder.expand.weight[: self.fine] / FINE
 
     @torch.no_grad()
     def rescale_latents(self, factors: Tensor) -> None:
@@ -192,7 +204,7 @@ class BayerCodec(Compressor):
         bias.mul_(of_channels)
         middle = (bias[: self.twins] + bias[self.latents :]) / 2
         bias[: self.twins], bias[self.latents :] = middle - TWIN_GAP / 2, middle + TWIN_GAP / 2
-        decoder.expand.weight.div_(of_channels[:, None, None, None])
+        decoder.expand.weight.div_(torch.cat([factors, factors[: self.fine]])[:, None, None, None])
         self.log_gain.sub_(factors.log())
         self.log_scale.add_(factors.log())
 
@@ -201,11 +213,11 @@ class BayerCodec(Compressor):
 def bayer_codec_s() -> nn.Module:
     """Small: 1.4 GMAC per megapixel in, 2.7 out."""
     denoiser = CompactUtNet((16, 24, 32), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=4, head_depth=1)
-    return BayerCodec(denoiser, 192, Decoder(198, 80, (64, 24)), twins=6)
+    return BayerCodec(denoiser, 192, Decoder(256, 80, (64, 24)), twins=6, fine=64)
 
 
 @register_model
 def bayer_codec_m() -> nn.Module:
     """Medium: 2 GMAC per megapixel in, 5.7 out."""
     denoiser = CompactUtNet((16, 32, 40), encoder_depth=(0, 1, 1), decoder_depth=(1, 0), head_width=10)
-    return BayerCodec(denoiser, 192, Decoder(198, 96, (128, 56)), twins=6)
+    return BayerCodec(denoiser, 192, Decoder(256, 96, (128, 56)), twins=6, fine=64)

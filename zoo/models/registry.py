@@ -25,12 +25,13 @@ class CodecSpec:
     """What a compressor has beside what every model has.
 
     Attributes:
-        latents: channels of what lies between encoder and decoder, twins included.
+        latents: channels of what lies between encoder and decoder.
         stride: sensor pixels per latent position, each way.
         encoder_halo: packed pixels that a position looks beyond its own, the contract's included.
         decoder_halo: latent positions that a pixel looks beyond its own.
         encoder_gmac_per_mp, decoder_gmac_per_mp: multiply-accumulates per sensor megapixel, in 1e9.
-        twins: the last of the latents, which are not coded, see :func:`zoo.models.compressor.merge_twins`.
+        twins: channels that the encoder gives besides, see :func:`zoo.models.compressor.merge_twins`.
+        fine: channels that the decoder takes besides, see :func:`zoo.models.compressor.split_fine`.
     """
 
     latents: int
@@ -40,6 +41,11 @@ class CodecSpec:
     encoder_gmac_per_mp: float
     decoder_gmac_per_mp: float
     twins: int = 0
+    fine: int = 0
+
+    def channels(self, half: str) -> int:
+        """What the encoder gives, or the decoder takes."""
+        return self.latents + (self.twins if half == "encoder" else self.fine)
 
 
 @dataclass(frozen=True)
@@ -147,11 +153,11 @@ def _derive_compressor(name: str, model: Any, contract: Any) -> ModelSpec:
     from zoo.models.analysis import count_macs, decoder_reach, encoder_reach
 
     halo, stride = encoder_reach(model.encoder, contract.in_channels)
-    channels = model.latents + model.twins
-    decoder_halo, _ = decoder_reach(model.decoder, channels)
+    fed = model.latents + model.fine
+    decoder_halo, _ = decoder_reach(model.decoder, fed)
     costs = (
         count_macs(model.encoder, contract.in_channels) * 0.25e6 / 1e9,
-        count_macs(model.decoder, channels, side=8) / stride**2 * 0.25e6 / 1e9,
+        count_macs(model.decoder, fed, side=8) / stride**2 * 0.25e6 / 1e9,
     )
     return ModelSpec(
         name=name,
@@ -165,7 +171,9 @@ def _derive_compressor(name: str, model: Any, contract: Any) -> ModelSpec:
         params=model.counted(),
         gmac_per_mp=sum(costs),
         int8=model.int8,
-        codec=CodecSpec(channels, 2 * stride, halo + contract.halo, decoder_halo, *costs, twins=model.twins),
+        codec=CodecSpec(
+            model.latents, 2 * stride, halo + contract.halo, decoder_halo, *costs, twins=model.twins, fine=model.fine
+        ),
     )
 
 

@@ -48,7 +48,7 @@ def _compressor(shelf: Shelf, spec: ModelSpec, facts: dict) -> str:
     assert codec is not None
     lead = (
         f"{_NOTE}\n\n{facts['description']} {spec.params:,} parameters, {codec.encoder_gmac_per_mp:.1f} GMAC per megapixel "
-        f"to encode, {codec.decoder_gmac_per_mp:.1f} to decode, {codec.latents - codec.twins} integers per "
+        f"to encode, {codec.decoder_gmac_per_mp:.1f} to decode, {codec.latents} integers per "
         f"{codec.stride}x{codec.stride}, "
         f"contract `{spec.contract}`. Licence of code and weights: {facts['licence']}."
     )

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from zoo.data.synth import RawSynthesizer
 from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, Encoder
-from zoo.models.compressor import ANCHORS, merge_twins, split_twins
+from zoo.models.compressor import ANCHORS, merge_twins
 from zoo.models.contract import OUT_CHANNELS
-from zoo.models.contracts.bayer_codec_v2 import CENTRE, opponent
+from zoo.models.contracts.bayer_codec_v3 import CENTRE, opponent
 from zoo.models.priors import ManyPriors, cost_table, position_costs
 from zoo.raw import vst
 
@@ -74,7 +74,7 @@ def fit_start(model: BayerCodec, data: RawSynthesizer, generator: torch.Generato
     model.log_scale.copy_(steps - share.log())
     model.log_gain.copy_(-model.log_scale)
     latents = merge_twins(torch.cat([transform(y) for y in pictures]), model.twins)
-    wake(decoder, split_twins(latents[: 4 * _BATCH], model.twins))
+    wake(decoder, model.fed(latents[: 4 * _BATCH]))
     quality = torch.rand(len(latents), generator=generator, device=latents.device)
     gain, _ = model.gains(quality)
     symbols = (latents * gain[:, :, None, None]).round().permute(0, 2, 3, 1).reshape(-1, model.latents)
@@ -91,7 +91,7 @@ def wake(decoder: Decoder, latents: Tensor) -> None:
 
     Args:
         decoder: with its linear transform.
-        latents: ``[N, C, h, w]``, twins included.
+        latents: its channels ``[N, C + F, h, w]``.
     """
     y = decoder.expand(latents)
     for correction in (decoder.step, decoder.mend):

@@ -5,8 +5,6 @@
   latents and back can be linear at any noise; noise-relative detail is in the other planes;
 * between them: ``round(latent * gain)`` is what a file holds, ``integer * step`` what the decoder gets
   (:mod:`zoo.codec.tables`); gain and step depend on channel and quality and on nothing else;
-* of a model with twins, the networks have K channels more than there are latents, which give the strongest ones half an int8
-  step (:func:`zoo.models.compressor.merge_twins`, ``split_twins``);
 * decoder: latents -> float32 ``[N, 12, h, w]``, packed RGB (channel ``c*4 + 2*dy + dx``) in the display curve: the VST of offset
   1/128 whatever the noise, since a file's picture has none and its decoder need not know what noise there was.
 
@@ -38,8 +36,7 @@ class BayerCodecContract(Contract):
         "over 4*range, clamped to +-1.5; 8-10: 2*sqrt(sigma) of R, G, B; 11: sqrt(c)",
         **{key: bayer.CONTRACT.words[key] for key in ("vst", "range")},
         "latents": "float32 NCHW at 1/s of the input's size each way; rint(latent * gain) is stored, integer * step / 65536 "
-        "decoded; gain and step by channel and quality, see docs/bitstream.md. The last K channels (twins) are no latents: the "
-        "first K latents are means of encoder channels and their twins; a decoder takes them less 1/512, and in twins plus 1/512",
+        "decoded; gain and step by channel and quality, see docs/bitstream.md",
         "output": "float32 NCHW, 12 planes y (colour*4 + 2*dy + dx): white-balanced linear camera RGB after the VST of offset "
         "1/128; inverse VST, then 2x depth-to-space; absolute scale, not clipped",
     }

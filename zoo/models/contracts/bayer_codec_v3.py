@@ -1,13 +1,16 @@
-"""What goes into the halves of a compact compressor and what comes out: the contract ``bayer_codec_v2``.
+"""What goes into the halves of a compact compressor and what comes out: the contract ``bayer_codec_v3``.
 
 As ``bayer_codec_v1``, but int8 is thought of.
 
 * encoder: the first four planes, the mosaic in the display curve, come as 1.5 (v - 0.5). Detail reaches from -1.5 to 1.5, so of
   what one int8 scale has for both, v itself, from -0.5 under noise to 1.5, would use two thirds;
+* between the halves, an encoder has K channels more than there are latents, twins that give the strongest ones half an int8 step
+  (:func:`zoo.models.compressor.merge_twins`), and a decoder F more, which take what int8 would round off the first F latents
+  (:func:`zoo.models.compressor.split_fine`);
 * decoder: it gives float32 ``[N, 96, h, w]`` at half of packed resolution, a picture and a correction of it, which ``joined``
   adds up in float. An int8 network that adds them has to round the sum once more, and the rounding of these two pictures was
   the larger part of what int8 cost a decoder: 0.15 of 0.19 dB on bayer-codec-m at quality 0.5, without noise. So they are added
-  outside, the correction in steps 16 times as fine, and both are of brightness and colour differences, not of R, G, B:
+  outside, the correction in steps a quarter as large, and both are of brightness and colour differences, not of R, G, B:
   development makes errors of colour differences twice as large (``zoo.training.codec_start``), and differences leave the int8
   range half unused.
 """
@@ -26,22 +29,27 @@ from zoo.models.contracts.bayer_codec import BayerCodecContract
 
 BASE, SPAN = 0.5, 1.5  # of the mosaic in the display curve: what lies at 0, and how much a step of 1 becomes
 CELL = 2  # packed pixels per side of what one position of the output makes
-CORRECTION = 16.0
+# Picture and correction share one int8 scale. At 16 bayer-codec-m's corrections reach three times as far as its picture,
+# and what that clipped was 0.06 of the 0.12 dB that int8 cost its decoder at quality 0.5 without noise, 0.08 of 0.25 at 1.
+CORRECTION = 4.0
 CENTRE = 0.625  # of brightness, which reaches from -0.1 to 1.4 with highlights; differences have theirs at zero
 
 
 class CompactCodecContract(BayerCodecContract):
     """The contract; see the module."""
 
-    name = "bayer_codec_v2"
+    name = "bayer_codec_v3"
     out_channels, out_cell = 2 * 12 * CELL**2, CELL
     words: ClassVar[Mapping[str, str]] = {
         **_FIRST.words,
+        "latents": f"{_FIRST.words['latents']}. The last K channels of an encoder (twins) are none: each measures one of the "
+        "first K latents again, which is the mean of both. A decoder takes of the first F latents rint(128 y)/128, of the others "
+        "y, and in its last F channels (fine) 8*(y - rint(128 y)/128)",
         "input": _FIRST.words["input"].replace(
             "then VST with c = 1/128;", "then VST with c = 1/128, v, as 1.5*(v - 0.5);"
         ),
         "output": "float32 NCHW at half the packed resolution: planes 0-47 a picture, 48-95 a correction. u = picture + "
-        "correction/16, plane (colour*4 + 2*dy + dx)*4 + 2*py + px for colour 0-2, packed row 2*i + py and sensor row "
+        "correction/4, plane (colour*4 + 2*dy + dx)*4 + 2*py + px for colour 0-2, packed row 2*i + py and sensor row "
         "2*(2*i + py) + dy of output row i, columns alike. u0 = (R + G + B)/3 - 0.625, u1 = R - G, u2 = B - G of white-balanced "
         "camera R, G, B after the VST of offset 1/128; inverse VST; absolute scale, not clipped",
     }
