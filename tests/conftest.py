@@ -40,6 +40,7 @@ def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from zoo.data.pool import ImagePool
     from zoo.data.scene import linear_scene
     from zoo.data.synth import NoiseRange, RawSynthesizer
+    from zoo.models.contracts import contract_of
     from zoo.models.registry import create_model
     from zoo.training.codec_start import fit_start
 
@@ -54,6 +55,11 @@ def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     decoder = model.get_submodule("decoder")
     for correction in (decoder.step.up.weight[decoder.expand.out_channels :], decoder.mend.second.weight):
         torch.nn.init.normal_(correction.data, std=0.01)  # they start as nothing, and would see no neighbour
+    with torch.no_grad():  # within -1 to 1, as int8 decoders take them and tools/publish.py makes them
+        contract = contract_of(model)
+        seen = [model.encode(contract.encode(r.planes, r.shot, r.read, r.wb)) for r in raws]  # type: ignore[operator]
+        model.rescale_latents(1 / torch.cat(seen).abs().amax((0, 2, 3)))  # type: ignore[operator]
+        model.tie_fine()  # type: ignore[operator]
     tables, gains, _ = fit_tables(model, raws, raws, max_rows=32)  # type: ignore[arg-type]
     file, table = folder / f"{COMPRESSOR}.safetensors", folder / f"{COMPRESSOR}-tables.safetensors"
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
