@@ -116,7 +116,6 @@ def _make_tables(
     name: str, state: dict[str, Tensor], meta: dict[str, Any], data: Path | None
 ) -> tuple[dict[str, Tensor], EntropyTables, npt.NDArray[np.float64], dict[str, Any]]:
     """Weights as they ship, and what :func:`zoo.codec.learned.fit_tables` makes for them."""
-
     from zoo.codec.learned import fit_tables
     from zoo.data.pool import ImagePool
     from zoo.models.bayer_codec import BayerCodec, Decoder

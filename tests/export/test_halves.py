@@ -134,6 +134,7 @@ def test_quantised_halves_are_saved_loaded_and_fine_tuned(compressor: str, tmp_p
     start = post_training_halves(compressor, model, pool, config)
     before = {half: q.integer() for half, q in start.items()}
     assert before["decoder"].input_scale == 1 / 128  # the steps that latents come in
+    assert before["encoder"].input_scale == pytest.approx(3.8 / 255)  # -2.2 to 1.6, wide enough for noise below black
     inputs = {"encoder": torch.rand(1, 12, 32, 32).numpy(), "decoder": torch.randn(1, 256, 6, 6).numpy()}
     for half, q in start.items():
         loaded = QuantizedModel.load(q.save(tmp_path))

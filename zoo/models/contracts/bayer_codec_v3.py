@@ -3,7 +3,8 @@
 As ``bayer_codec_v1``, but int8 is thought of.
 
 * encoder: the first four planes, the mosaic in the display curve, come as 1.5 (v - 0.5). Detail reaches from -1.5 to 1.5, so of
-  what one int8 scale has for both, v itself, from -0.5 under noise to 1.5, would use two thirds;
+  what one int8 scale has for both, v itself, from -0.5 to 1.5, would use two thirds (noise below black reaches further at ISO
+  12,800, and is clipped: ``quantize/codec.py``);
 * between the halves, an encoder has K channels more than there are latents, twins that give the strongest ones half an int8 step
   (:func:`zoo.models.compressor.merge_twins`), and a decoder F more, which take what int8 would round off the first F latents
   (:func:`zoo.models.compressor.split_fine`);
