@@ -65,7 +65,7 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     from zoo.codec.learned import save_tables
     from zoo.models.registry import get_spec
     from zoo.training.trainer import CHECKPOINT, read_checkpoint
-    from zoo.training.transfer import averaged
+    from zoo.training.transfer import averaged, spent
 
     tensors, meta = read_checkpoint(run / CHECKPOINT)
     name = meta["config"]["model"]
@@ -85,9 +85,6 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
         save_tables(folder / weights.tables_path(name).name, entropy, gains)
         files.append(folder / weights.tables_path(name).name)
         task = "joint denoising, demosaicing and compression"
-    # A warm start goes on from weights that had cost steps as well; the leaderboard tells the whole budget.
-    begun = weights.card(meta["config"].get("init") or "")
-    before = begun["training"] if begun else {"steps": 0, "hours": 0.0}
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     _update_card(
         folder,
@@ -98,8 +95,7 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
             "licence": "Apache-2.0",
             "data": {"sha256": meta["data_sha256"], "licences": DATA_LICENCES},
             "training": {
-                "steps": meta["step"] + before["steps"],
-                "hours": round(meta["seconds"] / 3600 + before["hours"], 2),
+                **spent(meta),  # the leaderboard tells the whole budget, also of a warm start
                 "device": meta["device"],
                 "config": meta["config"],
                 # A compressor's hold rates too; `zoo list` averages decibels only.

@@ -10,8 +10,8 @@ from zoo.models.analysis import count_macs, receptive_field
 from zoo.models.registry import create_model, derive_spec, get_spec
 from zoo.models.utnet import CompactUtNet
 
-# GMAC per sensor megapixel; the last a tenth of DemosaicNet's.
-BUDGET = {"utnet-n": 1.0, "utnet-s": 2.0, "utnet-m": 4.0, "utnet-demosaic": 14.3}
+# GMAC per sensor megapixel; the last two a tenth of DemosaicNet's.
+BUDGET = {"utnet-n": 1.0, "utnet-s": 2.0, "utnet-m": 4.0, "utnet-l": 14.3, "utnet-demosaic": 14.3}
 
 
 @pytest.mark.parametrize("name", list(BUDGET))
@@ -23,7 +23,7 @@ def test_budget_and_catalogue(name: str) -> None:
 
 
 def test_list_models_filters() -> None:
-    assert list_models("utnet-*") == ["utnet-demosaic", "utnet-m", "utnet-n", "utnet-s"]
+    assert list_models("utnet-*") == ["utnet-demosaic", "utnet-l", "utnet-m", "utnet-n", "utnet-s"]
 
 
 def test_unknown_model_names_the_nearest() -> None:
@@ -68,3 +68,28 @@ def test_halo_bounds_what_an_output_depends_on() -> None:
             rows = model(lit).abs().sum((0, 1, 3)).nonzero().flatten()
             reached += [row - int(rows.min()), int(rows.max()) - row]
     assert max(reached) == halo
+
+
+@pytest.mark.parametrize("larger", ["utnet-m", "utnet-l", "utnet-demosaic"])
+def test_a_network_grown_from_a_smaller_one_computes_what_that_does(larger: str) -> None:
+    torch.manual_seed(0)
+    small, grown = create_model("utnet-m"), create_model(larger)
+    grown.grow(small.state_dict())
+    x = torch.randn(1, 12, 32, 32)
+    y = grown(x)
+    with torch.no_grad():
+        assert torch.allclose(y, small(x), atol=1e-5)
+    # New channels and layers are no dead ends: what reads them learns.
+    y.square().sum().backward()
+    for name, parameter in grown.named_parameters():
+        if name.endswith("weight"):
+            assert parameter.grad is not None and (parameter.grad.flatten(2).abs().sum(2) > 0).float().mean() > 0.5, (
+                name
+            )
+
+
+def test_what_is_no_smaller_network_does_not_grow() -> None:
+    with pytest.raises(RuntimeError, match="larger network"):
+        CompactUtNet((16, 24), (0, 1), (0,), 8).grow(CompactUtNet((16, 32), (0, 1), (0,), 8).state_dict())
+    with pytest.raises(RuntimeError, match="another form"):
+        CompactUtNet((16, 24, 32), (0, 1, 1), (0, 0), 8).grow(CompactUtNet((16, 24), (0, 1), (0,), 8).state_dict())

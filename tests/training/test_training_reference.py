@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from zoo import weights
 from zoo.data.pool import ImagePool
 from zoo.data.synth import NoiseRange, RawSynthesizer, mosaic
 from zoo.errors import ZooError
@@ -22,6 +23,7 @@ from zoo.models.xtrans_unet import XTransUNet
 from zoo.training.config import TrainConfig
 from zoo.training.losses import as_channels
 from zoo.training.trainer import CHECKPOINT, Trainer, read_checkpoint
+from zoo.training.transfer import cost
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -156,6 +158,21 @@ def test_a_run_of_other_optimisers_is_not_resumed_but_can_be_started_from(pool: 
     assert "\n" not in str(raised.value)
     init = str(raised.value).split("init: ")[1].rstrip("'")
     Trainer(tiny(), config(kernel_lr=1e-3, init=init), pool, tmp_path / "muon")
+
+
+def test_a_run_remembers_what_the_weights_it_started_from_had_cost(pool: ImagePool, tmp_path: Path) -> None:
+    first = Trainer(tiny(), config(), pool, tmp_path / "first")
+    first.run()
+    init = str(tmp_path / "first" / CHECKPOINT)
+    second = Trainer(tiny(), config(init=init), pool, tmp_path / "second")
+    assert second.before == {"steps": first.step, "hours": pytest.approx(first.seconds / 3600, abs=0.01)}
+    second.run()
+    again = Trainer(tiny(), config(init=init), pool, tmp_path / "second")  # resumed, whatever has become of the first
+    assert again.before == second.before
+    third = Trainer(tiny(), config(init=str(tmp_path / "second" / CHECKPOINT)), pool, tmp_path / "third")
+    assert third.before["steps"] == first.step + second.step
+    card = weights.card("utnet-n")
+    assert card and cost("utnet-n") == {key: card["training"][key] for key in ("steps", "hours")}
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ and Core ML. No batch norm, since nets with it lost 1-2 dB to post-training quan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -91,12 +93,59 @@ class CompactUtNet(nn.Module):
             features = _convolve(self.decoder[level], features)
         return self.head(_convolve(self.fine, F.relu(self.expand(features) + self.skip(x))))
 
+    @torch.no_grad()
+    def grow(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the weights of a network of this form, of as many levels, that is as large or smaller, and compute what it does.
+
+        Nothing reads channels that it has not, layers that it has not pass through what it has (Net2Net: Chen, Goodfellow &
+        Shlens, ICLR 2016; but new channels are drawn, not copied). What new channels and layers make of all others is left as
+        drawn.
+
+        Raises:
+            RuntimeError: weights of another form, or of a larger network.
+        """
+        state = self.state_dict()
+        # Whose results a block of convolutions takes: by it weights tell how wide their network is there.
+        makers = {"fine": "skip"}
+        for level in range(len(self.encoder)):
+            makers |= dict.fromkeys((f"encoder.{level}", f"decoder.{level}"), f"down.{level - 1}" if level else "stem")
+        given = dict(weights)
+        for name in state.keys() - given.keys():
+            layer, _, kind = name.rpartition(".")
+            maker = makers.get(layer.rpartition(".")[0])
+            if maker and f"{maker}.bias" in weights:  # else there is a level less
+                given[name] = _passing(len(weights[f"{maker}.bias"]), kind)
+        if odd := given.keys() ^ state.keys():
+            raise RuntimeError(f"weights of another form:\n{min(odd)} is in one of the two alone")
+        for name, own in state.items():
+            theirs, ours = tuple(given[name].shape), tuple(own.shape)
+            if any(a > b for a, b in zip(theirs, ours, strict=True)):
+                raise RuntimeError(f"weights of a larger network:\n{name} is {theirs} there, {ours} here")
+        for name, own in state.items():
+            old = given[name]
+            if old.ndim == 1:
+                own.zero_()
+            elif isinstance(self.get_submodule(name.rpartition(".")[0]), nn.ConvTranspose2d):
+                own[old.shape[0] :, : old.shape[1]] = 0
+            else:
+                own[: old.shape[0], old.shape[1] :] = 0
+            own[tuple(slice(n) for n in old.shape)] = old
+
 
 class DemosaicUtNet(CompactUtNet):
     """The same for mosaics without noise, in float."""
 
     task = "demosaic"
     int8: ClassVar[bool] = False
+
+
+def _passing(width: int, kind: str) -> Tensor:
+    """Weight or bias of a 3x3 convolution that gives what it takes."""
+    if kind == "bias":
+        return torch.zeros(width)
+    weight = torch.zeros(width, width, 3, 3)
+    weight[:, :, 1, 1] = torch.eye(width)
+    return weight
 
 
 def _convolve(block: nn.Module, features: Tensor) -> Tensor:
@@ -121,6 +170,12 @@ def utnet_s() -> nn.Module:
 def utnet_m() -> nn.Module:
     """Medium, the flagship: 4 GMAC per megapixel."""
     return CompactUtNet((32, 48, 64), encoder_depth=(0, 1, 1), decoder_depth=(0, 0), head_width=20, head_depth=2)
+
+
+@register_model
+def utnet_l() -> nn.Module:
+    """Large: 11 GMAC per megapixel, for stills where the picture counts more than the time."""
+    return CompactUtNet((32, 48, 64), encoder_depth=(0, 1, 2), decoder_depth=(1, 1), head_width=32, head_depth=3)
 
 
 @register_model

@@ -28,7 +28,7 @@ from zoo.training.dark_channels import LIFT, watch_dark_channels
 from zoo.training.losses import display_psnr, restoration_loss
 from zoo.training.machine import StopSignal, computes_bf16
 from zoo.training.optim import make_optimizers
-from zoo.training.transfer import Teacher, load_initial
+from zoo.training.transfer import NOTHING, Teacher, cost, load_initial
 
 CHECKPOINT = "checkpoint.safetensors"
 VALIDATION_LEVELS = {
@@ -63,8 +63,10 @@ class Trainer:
         self.folder = folder
         self.contract = contract_of(model, config.model)
         resumes = (folder / CHECKPOINT).exists()
+        self.before = dict(NOTHING)
         if config.init and not resumes:
             load_initial(model, config.init)
+            self.before = cost(config.init)
         self.model = model.to(self.device)
         if self.device.type == "cpu":
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -296,6 +298,7 @@ class Trainer:
         meta = {
             "step": self.step,
             "seconds": self.seconds,
+            "before": self.before,
             "config": dataclasses.asdict(self.config),
             "data_sha256": self.digest,
             "device": _device_name(self.device),
@@ -328,7 +331,7 @@ class Trainer:
                 state.setdefault(int(index), {})[name] = value
             layout = optimizer.state_dict()
             optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
-        self.step, self.seconds = meta["step"], meta["seconds"]
+        self.step, self.seconds, self.before = meta["step"], meta["seconds"], meta.get("before", self.before)
         self._load_extra_state(part("extra."))
         key = _generator_key(distributed.rank())
         if key in tensors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,17 @@ from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
 from zoo.models.contracts import contract_of
 from zoo.models.registry import check_denoiser, create_model, list_models
+from zoo.models.utnet import CompactUtNet
+
+NOTHING = {"steps": 0, "hours": 0.0}  # what weights drawn at random have cost
 
 
 def load_initial(model: nn.Module, source: str) -> None:
     """Put weights into a model.
 
     Args:
-        model: of the architecture that the weights are of, or one whose ``denoiser`` is: it alone gets them then.
+        model: of the architecture that the weights are of; or one whose ``denoiser`` is: it alone gets them then; or a compact
+            UtNet that is larger than theirs, and computes what they do until it is trained.
         source: a registered model's name for its shipped weights, a safetensors file of weights, or a checkpoint of
             ``zoo train``, whose averaged weights are taken.
 
@@ -32,10 +37,37 @@ def load_initial(model: nn.Module, source: str) -> None:
     if isinstance(denoiser, nn.Module) and tensors.keys() == denoiser.state_dict().keys():
         model = denoiser
     try:
-        model.load_state_dict(tensors)
+        if isinstance(model, CompactUtNet):
+            model.grow(tensors)
+        else:
+            model.load_state_dict(tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise ZooError(f"{source}: does not fit {type(model).__name__}: {first}") from error
+
+
+def cost(source: str) -> dict[str, Any]:
+    """What the weights of :func:`load_initial` have cost: ``steps`` and ``hours``, with those that they started from.
+
+    Nothing for a file of weights alone.
+    """
+    from zoo import weights
+    from zoo.training.trainer import read_checkpoint
+
+    if source in list_models():
+        card = weights.card(source)
+        return {key: card["training"][key] for key in ("steps", "hours")} if card else dict(NOTHING)
+    try:
+        _, meta = read_checkpoint(Path(source))
+    except ZooError:
+        return dict(NOTHING)
+    return spent(meta)
+
+
+def spent(meta: dict[str, Any]) -> dict[str, Any]:
+    """``steps`` and ``hours`` of a checkpoint's run and of what it started from."""
+    before = meta.get("before", NOTHING)
+    return {"steps": meta["step"] + before["steps"], "hours": round(meta["seconds"] / 3600 + before["hours"], 2)}
 
 
 def _read(file: Path) -> dict[str, Tensor]:
