@@ -24,14 +24,10 @@ from zoo.data.synth import RawSynthesizer
 from zoo.models.compressor import LATENT_STEP, Compressor, split_fine
 from zoo.models.contracts import contract_of
 from zoo.models.contracts.bayer_codec import BayerCodecContract
+from zoo.models.contracts.bayer_codec_v3 import INPUT_RANGE
 from zoo.models.registry import HALVES, check_int8
 from zoo.training.codec import CodecTrainer
 from zoo.training.config import TrainConfig
-
-# What an encoder's int8 input holds. Noise below black reaches -3.5 at ISO 12,800, where the curve is steep; the search, most of
-# whose raws have little noise, had bayer-codec-m's end at -1.33, which lightened the dark: of 0.24 dB lost there by
-# calibration alone, 0.02 are left with these.
-_ENCODER_INPUT = (-2.2, 1.6)
 
 
 def post_training_halves(
@@ -64,7 +60,7 @@ def post_training_halves(
             agreed = (-128 * LATENT_STEP, 127 * LATENT_STEP) if model.fine else None
             extremes = calibrate(prepared, inputs[half], contract.joined, agreed)
         else:
-            extremes = calibrate(prepared, inputs[half], input_range=_ENCODER_INPUT)
+            extremes = calibrate(prepared, inputs[half], input_range=INPUT_RANGE)
         facts = calibration_facts(extremes, pool, config)
         result[half] = QuantizedModel(name, "ptq", prepared, facts, half)
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import yaml
     from safetensors.torch import save_file
 
+    from zoo import weights
     from zoo.codec.learned import fit_tables, save_tables
     from zoo.data.pool import ImagePool
     from zoo.data.scene import linear_scene
@@ -45,6 +47,8 @@ def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from zoo.training.codec_start import fit_start
 
     folder = tmp_path_factory.mktemp("compressor")
+    for name in ("utnet-n.safetensors", "utnet-n.yaml"):  # what may denoise before it
+        shutil.copy(weights.FOLDER / name, folder)
     torch.manual_seed(0)
     model = create_model(COMPRESSOR)
     codes = [torch.from_numpy((linear_scene(200, 200, seed=s) / 16) ** 0.5 * 65535).to(torch.int32) for s in range(3)]

@@ -46,6 +46,23 @@ def test_there_and_back(zoo, compressor, photo, packed, tmp_path):
     assert read_raw(photo()).iso == parse(packed).header.iso == 200
 
 
+def test_a_denoiser_may_go_first(zoo, compressor, photo, tmp_path):
+    def compressed(name, *options):
+        target = tmp_path / name
+        code, out, err = zoo("compress", photo(), "-o", target, "--model", compressor, "--json", *options)
+        assert code == 0, err
+        return json.loads(out)["denoiser"], target.read_bytes()
+
+    none, alone = compressed("a.rzc")
+    name, behind = compressed("b.rzc", "--denoiser", "utnet-n")
+    assert (none, name) == (None, "utnet-n") and alone != behind
+    assert parse(alone).header.noise == parse(behind).header.noise
+    assert zoo("decompress", tmp_path / "b.rzc", "-o", tmp_path / "b.png")[0] == 0
+    for wrong, problem in (("utnet-nn", "did you mean 'utnet-n'"), (compressor, "is a compressor")):
+        code, _, err = zoo("compress", photo(), "-o", tmp_path / "c.rzc", "--model", compressor, "--denoiser", wrong)
+        assert code == 2 and problem in err and not (tmp_path / "c.rzc").exists()
+
+
 def test_json_and_rates(zoo, compressor, photo, tmp_path):
     def sizes(*options):
         code, out, err = zoo("compress", photo(), "-o", tmp_path / "b.rzc", "--model", compressor, "--json", *options)

@@ -121,6 +121,12 @@ def test_our_compressors_are_measured_in_float_and_int8(
     assert points["bytes"] == sorted(set(points["bytes"])) and len(points["bytes"]) == 8
     assert points["psnr"] == sorted(points["psnr"])
     assert found.weights_sha256 == sha256(weights.path(compressor))
+    zoo(f"{compressor}+utnet-n", "--noise", "clean")
+    behind = RateRecord.load(evidence / f"rate-distortion-{compressor}+utnet-n-torch-fp32-clean.json")
+    assert behind.settings["source"]["weights_sha256"] == sha256(weights.path("utnet-n"))
+    assert behind.weights_sha256 == found.weights_sha256 and "source" not in found.settings
+    own = behind.images["kodak/kodak_01"]
+    assert own.develop_seconds > 0 and own.points["bytes"] != points["bytes"]
     capsys.readouterr()
     zoo(compressor, "--noise", "clean", "--target", "integer")
     assert f"{compressor} integer int8 against the same in float: clean " in capsys.readouterr().out

@@ -16,7 +16,8 @@ from zoo.codec.thumbnail import read_thumbnail
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
 from zoo.inference.codec import Codec, make_preview, open_codec, open_stream_codec, raw_of
-from zoo.inference.restore import bayer_tile
+from zoo.inference.denoise import denoised_mosaic
+from zoo.inference.restore import bayer_tile, restore
 from zoo.inference.runner import TorchRunner
 from zoo.models.compressor import Compressor
 from zoo.models.contracts import get_contract
@@ -233,3 +234,53 @@ def test_previews_are_upright_and_small(codec: Codec) -> None:
     assert raw_of(header, "a.rzc").orientation == 6
     for size in ((2, 2), (2, 1500)):
         assert len(make_preview(raw(*size))) > 100
+
+
+def denoised(photo: RawImage, *, pretrained: bool = True) -> RawImage:
+    return denoised_mosaic(photo, TorchRunner(create_model("utnet-n", pretrained=pretrained), 1), get_spec("utnet-n"))
+
+
+@pytest.mark.parametrize("cfa", ["RGGB", "GRBG", "GBRG", "BGGR"])
+@pytest.mark.parametrize(("height", "width"), [(96, 130), (61, 91)])
+def test_a_denoised_mosaic_is_nearer_to_the_light(cfa: str, height: int, width: int) -> None:
+    noisy = synthetic_raw(height, width, cfa=cfa, shot=2e-2, read=5e-4)
+    calm = synthetic_raw(height, width, cfa=cfa, shot=1e-9, read=1e-12).normalised()
+    cleaned = denoised(noisy)
+    assert cleaned.mosaic.dtype == np.uint16 and cleaned.mosaic.shape == noisy.mosaic.shape and cleaned.cfa == cfa
+    before, after = noisy.normalised() - calm, cleaned.normalised() - calm
+    for dy in range(2):
+        for dx in range(2):  # every colour at its place, or errors would be larger than the noise
+            assert after[dy::2, dx::2].std() < 0.8 * before[dy::2, dx::2].std()
+            assert abs(after[dy::2, dx::2].mean()) < 0.02
+    assert cleaned.noise.shot == pytest.approx([0.15 * s for s in noisy.noise.shot])
+    assert cleaned.noise.read == pytest.approx([0.15 * o for o in noisy.noise.read])
+    # Levels grow by a whole factor, so that rounding to integers takes nothing.
+    assert cleaned.white[0] == 12 * noisy.white[0] and cleaned.black[0] == 12 * noisy.black[0]
+
+
+def test_bands_that_start_at_odd_rows_are_put_where_they_belong(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = synthetic_raw(
+        90, 70, cfa="GBRG"
+    )  # its first row is added by alignment, so the first band has an odd height
+    whole = denoised(photo)
+    runner = TorchRunner(create_model("utnet-n", pretrained=True), 1)
+    monkeypatch.setattr(
+        "zoo.inference.denoise.restore", lambda *args, **kwargs: restore(*args, **{**kwargs, "tile": 72})
+    )
+    tiled = denoised_mosaic(photo, runner, get_spec("utnet-n"))
+    assert np.abs(whole.mosaic.astype(int) - tiled.mosaic.astype(int)).max() <= 1  # ties of rounding
+
+
+def test_an_encoder_that_is_shown_a_denoised_mosaic_writes_a_file_of_the_raw(codec: Codec) -> None:
+    photo = raw()
+    cleaned = denoised(photo, pretrained=False)
+    alone, behind = parse(codec.compress(photo, 40)), parse(codec.compress(photo, 40, denoised=cleaned))
+    for of_the_raw in ("black", "white", "noise", "wb", "quality", "height", "width"):
+        assert getattr(behind.header, of_the_raw) == getattr(alone.header, of_the_raw)
+    assert codec.compress(photo, 40) != codec.compress(photo, 40, denoised=cleaned)
+    assert codec.compress(photo, 40, denoised=cleaned) == codec.compress(photo, 40, denoised=cleaned)
+    assert codec.decompress(codec.compress(photo, 40, denoised=cleaned)).shape == (96, 130, 3)
+    data, quality = codec.compress_to(photo, 4.0, denoised=cleaned)
+    assert data == codec.compress(photo, quality, denoised=cleaned)
+    with pytest.raises(ZooError, match="of another photo"):
+        codec.compress(photo, 40, denoised=denoised(raw(height=98), pretrained=False))

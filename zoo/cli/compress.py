@@ -25,6 +25,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     rate.add_argument("--quality", type=int, metavar="Q", help="0 to 63, continuous over the rates (default: 48)")
     rate.add_argument("--target-bpp", type=float, metavar="B", help="best quality of at most B bits per sensor pixel")
     add("--model", metavar="NAME", help="registered compressor, or an exported encoder (default: bayer-codec-m)")
+    add(
+        "--denoiser",
+        metavar="NAME",
+        help="denoise by this model first, or by an exported one: fewer bits from ISO 3200 on",
+    )
     add("--no-thumbnail", action="store_true", help="leave the thumbnail out, up to 16 kB")
     add("--threads", type=int, metavar="N", help="CPU threads")
     return parser
@@ -41,9 +46,11 @@ def run(args: argparse.Namespace) -> None:
         raise ZooError(f"{args.input}: no such file; check the path")
 
     from zoo.cli.denoise import Bar
-    from zoo.cli.runtimes import ARTEFACTS, open_half
+    from zoo.cli.runtimes import ARTEFACTS, open_half, open_runner
     from zoo.codec import write_file
     from zoo.inference.codec import DEFAULT_COMPRESSOR, DEFAULT_QUALITY, open_codec
+    from zoo.inference.denoise import denoised_mosaic
+    from zoo.models.registry import get_spec
     from zoo.raw import read_raw
 
     model, encoder = args.model or DEFAULT_COMPRESSOR, None
@@ -53,11 +60,16 @@ def run(args: argparse.Namespace) -> None:
     quality = DEFAULT_QUALITY if args.quality is None else args.quality
     if quality not in codec.qualities:
         raise ZooError(f"quality {quality} does not exist; {codec.name} has 0 to {codec.qualities[-1]}")
+    denoiser = open_runner(args.denoiser, threads=args.threads) if args.denoiser else None
     start = time.perf_counter()
-    raw = read_raw(args.input)
+    raw, denoised = read_raw(args.input), None
     megapixels = raw.mosaic.size / 1e6
+    if denoiser:
+        name, runner = denoiser
+        with Bar(f"{args.input.name}: {name}", megapixels, hidden=args.json) as progress:
+            denoised = denoised_mosaic(raw, runner, get_spec(name), progress=progress)
     with Bar(args.input.name, megapixels, hidden=args.json) as progress:
-        settings: dict[str, Any] = {"thumbnail": not args.no_thumbnail, "progress": progress}
+        settings: dict[str, Any] = {"denoised": denoised, "thumbnail": not args.no_thumbnail, "progress": progress}
         if args.target_bpp is None:
             data = codec.compress(raw, quality, **settings)
         else:
@@ -68,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
         "input": str(args.input),
         "output": str(args.output),
         "model": codec.name,
+        "denoiser": denoiser[0] if denoiser else None,
         "quality": quality,
         "width": raw.mosaic.shape[1],
         "height": raw.mosaic.shape[0],

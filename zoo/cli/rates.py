@@ -142,7 +142,7 @@ def _open_one(name: str, args: argparse.Namespace, sources: dict[str, tuple[Open
         facts = {"settings": settings, "versions": versions}
         return Named(LosslessRaw(), name, CODEC, "lossless", facts)
     if first not in list_codecs():
-        return _open_compressor(name, args)
+        return _open_compressor(first, developer, args)
     for option in ("target", "precision", "tile"):
         if getattr(args, option) is not None:
             raise ZooError(f"{name} knows no runtimes, only compressors of `zoo list` do; leave --{option} out")
@@ -164,32 +164,43 @@ def _open_one(name: str, args: argparse.Namespace, sources: dict[str, tuple[Open
     return Named(DevelopedPicture(codec, source), name, CODEC, "uint8", facts)
 
 
-def _open_compressor(name: str, args: argparse.Namespace) -> Named:
-    """One of our own compressors, with both halves in the runtime that was asked for."""
+def _open_compressor(name: str, denoiser: str, args: argparse.Namespace) -> Named:
+    """One of our own compressors, with both halves, and what denoises before them, in the runtime that was asked for."""
     from zoo.baselines.codecs import list_codecs
     from zoo.cli.runtimes import open_runner
     from zoo.evaluation import records
     from zoo.evaluation.rate_distortion import RawCompressor
     from zoo.inference.codec import open_codec
-    from zoo.models.registry import HALVES, check_compressor, list_models
+    from zoo.inference.denoise import denoised_mosaic
+    from zoo.models.registry import HALVES, check_compressor, get_spec, list_models
 
+    asked = f"{name}+{denoiser}" if denoiser else name
     if name not in list_models():
-        known = f"{', '.join(list_codecs())}, each +DEVELOPER, {LOSSLESS}, {PEERS} and compressors of `zoo list`"
-        raise ZooError(f"unknown codec '{name}'; there are {known}")
+        pictures = f"{', '.join(list_codecs())}, each +DEVELOPER"
+        known = f"{pictures}, {LOSSLESS}, {PEERS} and compressors of `zoo list`, alone or +DENOISER"
+        raise ZooError(f"unknown codec '{asked}'; there are {known}")
     check_compressor(name)
     given = args.target, args.precision, args.tile, args.threads
     runners = {half: open_runner(name, *given, half=half)[1] for half in HALVES}
+    before, denoise = {}, None
+    if denoiser:
+        _, runner = open_runner(denoiser, *given)
+        denoise = partial(denoised_mosaic, runner=runner, spec=get_spec(denoiser))
+        file = weights.verified(denoiser, quantized=runner.precision == "int8")
+        about = {"target": runner.target, "precision": runner.precision, "weights_sha256": records.sha256(file)}
+        before = {"source": {"name": denoiser, **about}}
     compressor = open_codec(name, encoder=runners["encoder"], decoder=runners["decoder"])
     target, precision = runners["encoder"].target, runners["encoder"].precision
     halves = [weights.verified(name, quantized=precision == "int8", half=half) for half in HALVES]
     facts = {
         "settings": {
-            "codec": {} if target == "torch" else {"halves_sha256": [records.sha256(file) for file in halves]}
+            "codec": {} if target == "torch" else {"halves_sha256": [records.sha256(file) for file in halves]},
+            **before,
         },
         "weights_sha256": compressor.weights_sha256,
         "versions": package_versions() | runtime_version(target),
     }
-    return Named(RawCompressor(compressor), name, target, precision, facts)
+    return Named(RawCompressor(compressor, denoise), asked, target, precision, facts)
 
 
 def _record(codec: Named, level: str, threads: int) -> RateRecord:

@@ -6,15 +6,16 @@ the *clean* picture, a border left out: a codec that spends its bits on noise is
 it spends more.
 
 Three kinds of method, all of them :class:`Codec`: a picture codec behind a developer (``jpegxl+menon``), a compressor of
-raws (:class:`Compressor`, ours), and lossless JPEG of the mosaic, what raws take in practice, which has a rate only.
-GoPro's VC-5 would be another such anchor, but no package has an encoder for it.
+raws (:class:`Compressor`, ours; alone, or behind a denoiser as in ``bayer-codec-m+utnet-m``), and lossless JPEG of the
+mosaic, what raws take in practice, which has a rate only. GoPro's VC-5 would be another such anchor, but no package has an
+encoder for it.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -65,7 +66,7 @@ class Compressor(Protocol):
     qualities: Sequence[int]
     weights_sha256: str
 
-    def compress(self, raw: RawImage, quality: int) -> bytes:
+    def compress(self, raw: RawImage, quality: int, *, denoised: RawImage | None = None) -> bytes:
         """The bytes of a file."""
 
     def decompress(self, data: bytes) -> Array:
@@ -123,20 +124,30 @@ class LosslessRaw:
 
 
 class RawCompressor:
-    """A :class:`Compressor` on a ladder of its qualities."""
+    """A :class:`Compressor` on a ladder of its qualities.
 
-    def __init__(self, compressor: Compressor) -> None:
-        self.compressor = compressor
+    Args:
+        compressor: what is measured.
+        denoise: what is done to a raw first, see :func:`zoo.inference.denoise.denoised_mosaic`; None for nothing.
+    """
+
+    def __init__(self, compressor: Compressor, denoise: Callable[[RawImage], RawImage] | None = None) -> None:
+        self.compressor, self.denoise = compressor, denoise
         known = compressor.qualities
         self.qualities: Sequence[float] = sorted(
             {known[round(i)] for i in np.linspace(0, len(known) - 1, min(LADDER, len(known)))}
         )
 
     def prepare(self, scene: bed.Scene) -> tuple[Any, float]:
-        return raw_image(scene), 0.0
+        raw = raw_image(scene)
+        if self.denoise is None:
+            return (raw, None), 0.0
+        begun = _cpu_seconds()
+        return (raw, self.denoise(raw)), _cpu_seconds() - begun
 
     def encode(self, prepared: Any, quality: float) -> bytes:
-        return self.compressor.compress(prepared, int(quality))
+        raw, denoised = prepared
+        return self.compressor.compress(raw, int(quality), denoised=denoised)
 
     def decode(self, data: bytes, shape: Shape) -> Array | None:
         camera = np.asarray(self.compressor.decompress(data))

@@ -94,6 +94,7 @@ class Codec:
         raw: RawImage,
         quality: int = DEFAULT_QUALITY,
         *,
+        denoised: RawImage | None = None,
         thumbnail: bool = False,
         progress: Progress | None = None,
     ) -> bytes:
@@ -102,18 +103,28 @@ class Codec:
         Args:
             raw: Bayer, any phase and size from 2x2.
             quality: one of :attr:`qualities`.
+            denoised: what the encoder is shown instead, from :func:`zoo.inference.denoise.denoised_mosaic`: the file is of
+                ``raw`` all the same, and decodes as any other.
             thumbnail: put a small picture into it, up to 16 kB.
             progress: called after every tile with (done, all).
 
         Raises:
             ZooError: X-Trans, no such quality, a photo that the format does not hold, latents that are not finite.
         """
-        return self._pack(raw, quality, {}, make_preview(raw) if thumbnail else b"", progress)
+        return self._pack(raw, denoised, quality, {}, make_preview(raw) if thumbnail else b"", progress)
 
     def compress_to(
-        self, raw: RawImage, bpp: float, *, thumbnail: bool = False, progress: Progress | None = None
+        self,
+        raw: RawImage,
+        bpp: float,
+        *,
+        denoised: RawImage | None = None,
+        thumbnail: bool = False,
+        progress: Progress | None = None,
     ) -> tuple[bytes, int]:
         """The best quality whose file takes at most ``bpp`` bits per sensor pixel, by bisection; the encoder runs once.
+
+        Arguments as of :meth:`compress`.
 
         Returns:
             the bytes and the quality.
@@ -127,7 +138,7 @@ class Codec:
         preview = make_preview(raw) if thumbnail else b""
 
         def attempt(quality: int, progress: Progress | None = None) -> tuple[bytes, float]:
-            data = self._pack(raw, quality, latents, preview, progress)
+            data = self._pack(raw, denoised, quality, latents, preview, progress)
             return data, 8 * len(data) / raw.mosaic.size
 
         low, high = self.qualities[0], self.qualities[-1]
@@ -204,13 +215,22 @@ class Codec:
         return joined()
 
     def _pack(
-        self, raw: RawImage, quality: int, cache: dict[Box, RGB], thumbnail: bytes, progress: Progress | None
+        self,
+        raw: RawImage,
+        denoised: RawImage | None,
+        quality: int,
+        cache: dict[Box, RGB],
+        thumbnail: bytes,
+        progress: Progress | None,
     ) -> bytes:
         header = self._describe(raw, quality)
+        seen = denoised or raw
+        if (seen.mosaic.shape, seen.cfa, seen.wb) != (raw.mosaic.shape, raw.cfa, raw.wb):
+            raise ZooError(f"{raw.path or 'photo'}: the denoised mosaic is of another photo")
 
         def analyse(box: Box) -> npt.NDArray[np.int16]:
             if box not in cache:
-                cache[box] = self._analyse(raw, box, header.core)
+                cache[box] = self._analyse(seen, box, header.core)
             return quantise(cache[box], self.gains[quality], self.tables)
 
         return compress(header, self.tables, analyse, thumbnail=thumbnail, progress=progress)

@@ -4,7 +4,7 @@ As ``bayer_codec_v1``, but int8 is thought of.
 
 * encoder: the first four planes, the mosaic in the display curve, come as 1.5 (v - 0.5). Detail reaches from -1.5 to 1.5, so of
   what one int8 scale has for both, v itself, from -0.5 to 1.5, would use two thirds (noise below black reaches further at ISO
-  12,800, and is clipped: ``quantize/codec.py``);
+  12,800, and is clipped, see ``INPUT_RANGE``);
 * between the halves, an encoder has K channels more than there are latents, twins that give the strongest ones half an int8 step
   (:func:`zoo.models.compressor.merge_twins`), and a decoder F more, which take what int8 would round off the first F latents
   (:func:`zoo.models.compressor.split_fine`);
@@ -29,6 +29,10 @@ from zoo.models.contracts.bayer_codec import CONTRACT as _FIRST
 from zoo.models.contracts.bayer_codec import BayerCodecContract
 
 BASE, SPAN = 0.5, 1.5  # of the mosaic in the display curve: what lies at 0, and how much a step of 1 becomes
+# What an encoder's int8 input holds. Noise below black reaches -3.5 at ISO 12,800, where the curve is steep; a search for the
+# range, most of whose raws have little noise, had bayer-codec-m's end at -1.33, which lightened the dark: of 0.24 dB lost there
+# by calibration alone, 0.02 are left with these.
+INPUT_RANGE = (-2.2, 1.6)
 CELL = 2  # packed pixels per side of what one position of the output makes
 # Picture and correction share one int8 scale. At 16 bayer-codec-m's corrections reach three times as far as its picture,
 # and what that clipped was 0.06 of the 0.12 dB that int8 cost its decoder at quality 0.5 without noise, 0.08 of 0.25 at 1.
