@@ -1,4 +1,4 @@
-"""The five rows that people choose a model by, and what is known of each file's quality."""
+"""The six rows that people choose a model by, and what is known of each file's quality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.report.document import Row, Table
 from zoo.report.quality_tables import LABELS, Method, number, row_sources, source
 from zoo.report.records import Record, by_machine, of_kind, read_records
 
-ROWS = 5
+ROWS = 6
 LEVEL = "iso3200"
 _USES = Path(__file__).with_name("uses.json")
 _SAME_INTEGERS = ("litert", "executorch", "integer")
@@ -151,7 +151,7 @@ def fp32_ms_per_megapixel(record: Record) -> float | None:
 
 
 def choose(evidence: Path) -> Table:
-    """Compact models that ship, as int8 on LiteRT, cheapest first; the default in float; then yardsticks up to five rows."""
+    """Compact models that ship, as int8 on LiteRT, cheapest first; the default in float; then yardsticks up to six rows."""
     shelf = Shelf(evidence)
     uses = json.loads(_USES.read_text())
     rows = [_row(shelf, name, "int8", uses.get(name, "-")) for name in shelf.models if get_spec(name).int8]
