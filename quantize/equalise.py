@@ -83,7 +83,7 @@ class _Classes:
         """Of every result's channels, given how far those reach that layers read; ``[1]`` where nothing may be done."""
         found: dict[int, float] = {}
         for node, widths in ranges.items():
-            if not self._channels[node]:
+            if not self._channels[node] or not widths.any():  # unknown, or a layer that has died
                 continue
             for channel, gap in zip(
                 self._channels[node], (widths.max() / widths.clamp_min(1e-12)).tolist(), strict=True

@@ -84,11 +84,12 @@ def test_channels_reach_as_far_as_the_widest() -> None:
         assert after.max() < 1.5 * before.max()
 
 
-def test_a_channel_that_never_speaks_is_left_in_bounds() -> None:
+@pytest.mark.parametrize("layer", [slice(0, 1), slice(0, None)], ids=["channel", "layer"])
+def test_what_never_speaks_is_left_in_bounds(layer: slice) -> None:
     torch.manual_seed(0)
     model = create_model("utnet-n")
     with torch.no_grad():
-        model.get_submodule("fine.0").bias[0] = -1e3  # type: ignore[index, union-attr]
+        model.get_submodule("fine.0").bias[layer] = -1e3  # type: ignore[index, union-attr]
     equal = equalise(model, [torch.randn(1, 12, 32, 32)])
     ratio = equal.get_submodule("fine.0").weight[0] / model.get_submodule("fine.0").weight[0]  # type: ignore[index, union-attr]
     assert ratio.max() < 8 * 8 + 1e-3

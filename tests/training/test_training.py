@@ -155,6 +155,21 @@ def test_only_channels_that_can_die_are_lifted(model: torch.nn.Module, lifted: l
     assert [names[module] for module in before_relu(model)] == lifted
 
 
+def test_a_layer_that_is_dark_altogether_is_told(
+    pool: ImagePool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny()
+    Trainer(model, config(steps=2), pool, tmp_path / "whole").run()
+    assert "no sample lights" not in capsys.readouterr().err
+    first, second = (model.get_submodule(name) for name in ("stem", "encoder.0.0"))
+    with torch.no_grad():
+        first.bias[0] = 5.0  # type: ignore[index, operator]
+        second.bias -= 1e3  # type: ignore[operator]
+    Trainer(model, config(steps=2), pool, tmp_path / "dark").run()
+    told = capsys.readouterr().err
+    assert "no sample lights any channel of encoder.0.0, so all behind it" in told  # and not of the stem
+
+
 def test_training_improves(pool: ImagePool, tmp_path: Path) -> None:
     trainer = Trainer(tiny(), config(steps=150, lr=5e-3, kernel_lr=1e-2, ema=0.9), pool, tmp_path)
     before = trainer.validate()["mean"]

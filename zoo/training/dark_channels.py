@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,24 +15,42 @@ LIFT = 1e-3  # weight of the penalty, and so the gradient of a dark channel's bi
 _SHARE = 4  # every fourth sample of a batch is looked at
 
 
-def watch_dark_channels(model: nn.Module) -> list[Tensor]:
-    """A list to which every training forward adds, per watched convolution, the sum of its dark channels' biases, negated.
+class DarkChannels:
+    """Of every watched convolution, what the last training forward left dark.
+
+    Args:
+        model: to watch.
+
+    Attributes:
+        penalties: the sums of dark channels' biases, negated; every training forward adds to it.
 
     Behind a ReLU a channel that is negative everywhere has no gradient, so nothing would ever bring it back: Muon's steps, large
     in every direction, left 93 of 96 channels of utnet-m's lowest level like that. Its bias alone is raised: through the kernels,
     of which Muon makes full steps from any gradient, that took 0.23 dB from utnet-m (1,500 steps).
+
+    A layer that is dark altogether is lost with all behind it, and not raised in time where its kernels have grown: the lowest
+    level of a utnet-l trained from utnet-m at 5e-3 lay 50 below zero, and its picture without noise hid that it was gone.
     """
-    penalties: list[Tensor] = []
 
-    def watch(module: nn.Module, _: Any, output: Tensor) -> None:
-        if torch.is_grad_enabled():
-            assert isinstance(module.bias, Tensor)
-            dark = output.detach()[::_SHARE].amax((0, 2, 3)) < 0
-            penalties.append(-(module.bias * dark).sum())
+    def __init__(self, model: nn.Module) -> None:
+        self.penalties: list[Tensor] = []
+        self._dark: dict[str, Tensor] = {}
+        names = {module: name for name, module in model.named_modules()}
+        for module in before_relu(model):
+            module.register_forward_hook(self._hook(names[module]))
 
-    for module in before_relu(model):
-        module.register_forward_hook(watch)
-    return penalties
+    def layers(self) -> list[str]:
+        """Names of the layers that are dark altogether."""
+        return [name for name, dark in self._dark.items() if bool(dark.all())]
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def watch(module: nn.Module, _: Any, output: Tensor) -> None:
+            if torch.is_grad_enabled():
+                assert isinstance(module.bias, Tensor)
+                self._dark[name] = dark = output.detach()[::_SHARE].amax((0, 2, 3)) < 0
+                self.penalties.append(-(module.bias * dark).sum())
+
+        return watch
 
 
 def before_relu(model: nn.Module) -> list[nn.Module]:

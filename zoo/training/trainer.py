@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from zoo.models.contracts import contract_of
 from zoo.training import distributed
 from zoo.training.allocator import keep_freed_memory
 from zoo.training.config import TrainConfig
-from zoo.training.dark_channels import LIFT, watch_dark_channels
+from zoo.training.dark_channels import LIFT, DarkChannels
 from zoo.training.losses import display_psnr, restoration_loss
 from zoo.training.machine import StopSignal, computes_bf16
 from zoo.training.optim import make_optimizers
@@ -101,7 +102,7 @@ class Trainer:
         self._overflow: list[Tensor] = []
         for name, limit in getattr(model, "range_limits", {}).items():
             model.get_submodule(name).register_forward_hook(self._watch_range(limit))
-        self._unlit = watch_dark_channels(model)
+        self._dark = DarkChannels(model)
         if resumes:
             self._resume()
 
@@ -159,11 +160,11 @@ class Trainer:
         if self._has_norms:
             self.model.train()
         self._overflow.clear()
-        self._unlit.clear()
+        self._dark.penalties.clear()
         loss = self.loss(batch)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        (loss + self.config.range_weight * sum(self._overflow) + LIFT * sum(self._unlit)).backward()
+        (loss + self.config.range_weight * sum(self._overflow) + LIFT * sum(self._dark.penalties)).backward()
         distributed.average([p.grad for p in self.parameters.values() if p.grad is not None])
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.config.grad_clip)
         for optimizer in self.optimizers:
@@ -272,6 +273,12 @@ class Trainer:
             tensor.copy_(values[name])
 
     def _log(self, writer: Any, loss: float, scores: dict[str, float]) -> None:
+        if lost := self._dark.layers():
+            print(
+                f"step {self.step}: no sample lights any channel of {', '.join(lost)}, so all behind it has stopped learning; "
+                f"start anew with a lower kernel_lr",
+                file=sys.stderr,
+            )
         row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": loss, "psnr": scores}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
