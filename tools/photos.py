@@ -26,6 +26,7 @@ from zoo.record import write_record
 
 RUNTIMES = {"litert": "int8", "executorch": "int8", "torch": "fp32"}
 COMPRESSOR = "bayer-codec-m"
+DENOISER = "utnet-m"  # that goes before it
 _COMPARED = (3.0, 12.0)  # sizes that all runtimes are timed at
 
 
@@ -59,6 +60,7 @@ def main() -> None:
     encoder, decoder = (
         Path("artifacts", f["path"]).resolve() for f in _zoo(".", "export", COMPRESSOR, "--target", "litert")
     )
+    (denoiser,) = (Path("artifacts", f["path"]).resolve() for f in _zoo(".", "export", DENOISER, "--target", "litert"))
     with tempfile.TemporaryDirectory() as folder:
         # Commands run in that folder, since reports name files as commands do; artefacts are those of this one.
         (Path(folder) / "artifacts").symlink_to(Path("artifacts").resolve())
@@ -71,14 +73,17 @@ def main() -> None:
                     report = _run(folder, "denoise", photo.name, "-o", "out.tif", "--runtime", runtime)
                     _record(f"{runtime}-{size:g}mp", f"{runtime} {precision}", megapixels, report["files"][0], report)
             if size in _COMPARED or size == max(sizes):
-                for verb, options in {
-                    "compress": (photo.name, "-o", "out.rzc", "--model", str(encoder)),
-                    "decompress": ("out.rzc", "-o", "out.tif", "--decoder", str(decoder)),
+                packed = ("compress", photo.name, "-o", "out.rzc", "--model", str(encoder))
+                for name, words in {
+                    f"compress behind {DENOISER}": (*packed, "--denoiser", str(denoiser)),
+                    "compress": packed,
+                    "decompress": ("decompress", "out.rzc", "-o", "out.tif", "--decoder", str(decoder)),
                 }.items():
-                    report = _run(folder, verb, *options)
-                    if verb == "decompress":
+                    report = _run(folder, *words)
+                    if name == "decompress":
                         report |= {"entropy": _entropy(Path(folder) / "out.rzc")}
-                    _record(f"{verb}-{size:g}mp", f"{verb}, {COMPRESSOR}, litert int8", megapixels, report, report)
+                    file = f"{name.replace(' ', '-')}-{size:g}mp"
+                    _record(file, f"{name}, {COMPRESSOR}, litert int8", megapixels, report, report)
 
 
 def _entropy(file: Path) -> dict[str, float]:
