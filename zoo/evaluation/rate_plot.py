@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ _COLOURS = {
     "bpg": "#c27ba0",
     "jpegxs": "#45818e",
 }
-_OURS = ("#c23b22", "#e69138", "#a61c5d", "#f1a7a0", "#7f6000")
+_OURS = ("#c23b22", "#e69138", "#a61c5d", "#f1a7a0", "#7f6000", "#e06fb0")
 _DASHES = {"menon": "--", "utnet-m": "-"}  # of developers; others are dotted
-_WIDEST = 6.0  # bits per pixel shown; of lossless raws only their label is
+_SHOWN = (0.06, 6.0)  # bits per pixel; of lossless raws only their label is, and JPEG 2000 goes down to 0.01
 
 
 def plot_rates(board: RateBoard, path: Path) -> None:
@@ -39,12 +40,16 @@ def plot_rates(board: RateBoard, path: Path) -> None:
     grid: Any = figure.subplots(-(-len(levels) // 2), min(2, len(levels)), squeeze=False)
     styles = _styles(board.names)
     for axis, level in zip(grid.flat, levels, strict=False):
+        heights = []
         for name in board.names:
             if level in board.levels(name):
                 mean = board.mean(name, level, board.pictures(name, level))
                 axis.plot(mean["bpp"], mean["psnr"], label=name, **styles[name])
+                heights += [y for x, y in zip(mean["bpp"], mean["psnr"], strict=True) if _SHOWN[0] <= x <= _SHOWN[1]]
         axis.set_xscale("log")
-        axis.set_xlim(right=_WIDEST)
+        axis.set_xlim(*_SHOWN)
+        if heights:
+            axis.set_ylim(min(heights) - 0.5, max(heights) + 0.5)
         axis.grid(True, which="both", color="#e4e4e4", linewidth=0.6)
         axis.set_title(f"{level}{_lossless(board, level)}", fontsize=10)
         axis.xaxis.set_major_formatter(lambda value, position: f"{value:g}")
@@ -63,12 +68,17 @@ def plot_rates(board: RateBoard, path: Path) -> None:
 def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
     """Keyword arguments of ``plot`` by name."""
     styles: dict[str, dict[str, Any]] = {}
-    ours = [n for n in names if n.partition("+")[0] not in _COLOURS]
+    # A compressor behind a denoiser, "CODEC+DENOISER TARGET PRECISION", has the colour of the same alone.
+    alone = {n: re.sub(r"\+\S+", "", n) for n in names if n.partition("+")[0] not in _COLOURS}
+    ours = list(dict.fromkeys(alone.values()))
     for name in names:
         codec, _, developer = name.partition("+")
-        if name in ours:
-            colour = _OURS[ours.index(name) % len(_OURS)]
-            styles[name] = {"color": colour, "linewidth": 2.2, "marker": "s", "markersize": 4}
+        if name in alone:
+            colour = _OURS[ours.index(alone[name]) % len(_OURS)]
+            marker = {"linewidth": 2.2, "marker": "s", "markersize": 4}
+            if developer:
+                marker = {"linewidth": 1.4, "marker": "D", "markersize": 3, "linestyle": "-."}
+            styles[name] = {"color": colour, **marker}
         else:
             dash = _DASHES.get(developer, ":")
             styles[name] = {
