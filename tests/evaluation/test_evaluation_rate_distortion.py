@@ -59,7 +59,7 @@ class Toy:
     def __init__(self, qualities=range(64), scale: float = 1.0) -> None:
         self.qualities, self.scale, self.raws = qualities, scale, []
 
-    def compress(self, raw, quality: int) -> bytes:
+    def compress(self, raw, quality: int, *, denoised=None) -> bytes:
         self.raws.append((raw, quality))
         planes, _ = raw.packed()
         gains = np.array([raw.wb[0], raw.wb[1], raw.wb[1], raw.wb[2]])[:, None, None]
