@@ -284,3 +284,9 @@ def test_an_encoder_that_is_shown_a_denoised_mosaic_writes_a_file_of_the_raw(cod
     assert data == codec.compress(photo, quality, denoised=cleaned)
     with pytest.raises(ZooError, match="of another photo"):
         codec.compress(photo, 40, denoised=denoised(raw(height=98), pretrained=False))
+
+
+def test_no_mosaic_is_made_again_of_xtrans() -> None:
+    photo = dataclasses.replace(raw(), cfa="XTRANS", path="x.raf", metadata={"xtrans_phase": 0})
+    with pytest.raises(ZooError, match=r"x\.raf: X-Trans, of which no mosaic is made again"):
+        denoised_mosaic(photo, TorchRunner(create_model("xtrans-unet-16"), 1), get_spec("xtrans-unet-16"))

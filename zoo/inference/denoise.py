@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from zoo.errors import ZooError
 from zoo.inference.output import save
 from zoo.inference.restore import Progress, restore
 from zoo.inference.runner import TileRunner, TorchRunner
 from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_denoiser, create_model, get_spec
-from zoo.raw import NoiseProfile, RawImage, read_raw
+from zoo.raw import XTRANS, NoiseProfile, RawImage, read_raw
 from zoo.raw.image import Quad
 from zoo.raw.noise import Triple
 
@@ -21,9 +22,8 @@ from zoo.raw.noise import Triple
 # behind utnet-m, on training pictures that were held back, at quality 24 and equal bits, ISO 3200 / 12,800: nothing kept and 0.1
 # told +0.34 / +0.45 dB, 0.2 and 0.1 +0.38 / +0.58, 0.3 and 0.2 +0.36 / +0.64, 0.4 and 0.2 +0.38 / +0.60; without noise nothing.
 _KEPT, _TOLD = 0.25, 0.15
-_HIGHEST = (
-    49152  # white level of a denoised mosaic at most, where the raw's is lower: a denoised highlight may exceed it
-)
+# White level that a denoised mosaic is scaled to at most: a denoised highlight may exceed it.
+_HIGHEST = 49152
 
 
 def denoise(
@@ -93,8 +93,12 @@ def denoised_mosaic(
         The same, with another mosaic, levels a whole multiple of the raw's, and what is left of the noise.
 
     Raises:
-        ZooError: as of :func:`zoo.inference.restore.restore`.
+        ZooError: X-Trans; what :func:`zoo.inference.restore.restore` raises.
     """
+    if raw.cfa == XTRANS:
+        raise ZooError(
+            f"{raw.path or 'photo'}: X-Trans, of which no mosaic is made again; use the raw of a Bayer camera"
+        )
     scale = max(1, int(_HIGHEST // max(raw.white)))
     mosaic = np.empty(raw.mosaic.shape, np.uint16)
     for y0, rgb in restore(raw, runner, spec, progress=progress):
