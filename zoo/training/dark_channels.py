@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,9 +40,14 @@ class DarkChannels:
         for module in before_relu(model):
             module.register_forward_hook(self._hook(names[module]))
 
-    def layers(self) -> list[str]:
-        """Names of the layers that are dark altogether."""
-        return [name for name, dark in self._dark.items() if bool(dark.all())]
+    def tell(self, step: int) -> None:
+        """Print which layers are dark altogether, if any is."""
+        if lost := [name for name, dark in self._dark.items() if bool(dark.all())]:
+            print(
+                f"step {step}: no sample lights any channel of {', '.join(lost)}, so all behind it has stopped learning; "
+                f"start anew with a lower kernel_lr",
+                file=sys.stderr,
+            )
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def watch(module: nn.Module, _: Any, output: Tensor) -> None:

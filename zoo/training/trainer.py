@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -64,10 +63,9 @@ class Trainer:
         self.folder = folder
         self.contract = contract_of(model, config.model)
         resumes = (folder / CHECKPOINT).exists()
-        self.before = dict(NOTHING)
         if config.init and not resumes:
             load_initial(model, config.init)
-            self.before = cost(config.init)
+        self.before = cost(config.init) if config.init and not resumes else NOTHING
         self.model = model.to(self.device)
         if self.device.type == "cpu":
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -273,12 +271,7 @@ class Trainer:
             tensor.copy_(values[name])
 
     def _log(self, writer: Any, loss: float, scores: dict[str, float]) -> None:
-        if lost := self._dark.layers():
-            print(
-                f"step {self.step}: no sample lights any channel of {', '.join(lost)}, so all behind it has stopped learning; "
-                f"start anew with a lower kernel_lr",
-                file=sys.stderr,
-            )
+        self._dark.tell(self.step)
         row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": loss, "psnr": scores}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,18 @@ def load_initial(model: nn.Module, source: str) -> None:
 def cost(source: str) -> dict[str, Any]:
     """What the weights of :func:`load_initial` have cost: ``steps`` and ``hours``, with those that they started from.
 
-    Nothing for a file of weights alone.
+    Nothing for a file of weights alone. The source is one that :func:`load_initial` has read.
     """
+    from safetensors import safe_open
+
     from zoo import weights
-    from zoo.training.trainer import read_checkpoint
 
     if source in list_models():
         card = weights.card(source)
         return {key: card["training"][key] for key in ("steps", "hours")} if card else dict(NOTHING)
-    try:
-        _, meta = read_checkpoint(Path(source))
-    except ZooError:
-        return dict(NOTHING)
-    return spent(meta)
+    with safe_open(source, "pt") as file:
+        run = (file.metadata() or {}).get("run")
+    return spent(json.loads(run)) if run else dict(NOTHING)
 
 
 def spent(meta: dict[str, Any]) -> dict[str, Any]:
