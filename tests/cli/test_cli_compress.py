@@ -58,7 +58,11 @@ def test_a_denoiser_may_go_first(zoo, compressor, photo, tmp_path):
     assert (none, name) == (None, "utnet-n") and alone != behind
     assert parse(alone).header.noise == parse(behind).header.noise
     assert zoo("decompress", tmp_path / "b.rzc", "-o", tmp_path / "b.png")[0] == 0
-    for wrong, problem in (("utnet-nn", "did you mean 'utnet-n'"), (compressor, "is a compressor")):
+    for wrong, problem in (
+        ("utnet-nn", "did you mean 'utnet-n'"),
+        ("", "unknown model ''"),
+        (compressor, "is a compressor"),
+    ):
         code, _, err = zoo("compress", photo(), "-o", tmp_path / "c.rzc", "--model", compressor, "--denoiser", wrong)
         assert code == 2 and problem in err and not (tmp_path / "c.rzc").exists()
 

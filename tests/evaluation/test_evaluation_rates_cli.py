@@ -142,6 +142,7 @@ def test_our_compressors_are_measured_in_float_and_int8(
     ("words", "problem"),
     [
         (["jpegxl"], r"say what develops the raw before it, as in jpegxl\+menon"),
+        (["bayer-codec-m+"], r"names nothing before the codec; say what, as in bayer-codec-m\+utnet-m"),
         (["jpegxl+mennon"], "did you mean 'menon'"),
         (["jpeg+menon", "bpg+menon"], "BPG needs bpgenc and bpgdec on PATH"),
         (["jpeg+menon", "--noise", "iso80"], "rate-distortion has no noise level 'iso80'; did you mean 'iso800'"),

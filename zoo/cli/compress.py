@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     quality = DEFAULT_QUALITY if args.quality is None else args.quality
     if quality not in codec.qualities:
         raise ZooError(f"quality {quality} does not exist; {codec.name} has 0 to {codec.qualities[-1]}")
-    denoiser = open_runner(args.denoiser, threads=args.threads) if args.denoiser else None
+    denoiser = open_runner(args.denoiser, threads=args.threads) if args.denoiser is not None else None
     start = time.perf_counter()
     raw, denoised = read_raw(args.input), None
     megapixels = raw.mosaic.size / 1e6

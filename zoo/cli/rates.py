@@ -135,7 +135,9 @@ def _open_one(name: str, args: argparse.Namespace, sources: dict[str, tuple[Open
     from zoo.baselines.codecs import get_codec, list_codecs
     from zoo.evaluation.rate_distortion import DevelopedPicture, LosslessRaw, Source
 
-    first, _, developer = name.partition("+")
+    first, plus, developer = name.partition("+")
+    if plus and not developer:
+        raise ZooError(f"'{name}' names nothing before the codec; say what, as in {first}+{DEVELOPERS[-1]}")
     if name == LOSSLESS:
         settings = {"codec": {"format": "lossless JPEG, 2 components, predictor 1", "scale": "bits per sample"}}
         versions = package_versions() | get_codec("jpeg").versions()
