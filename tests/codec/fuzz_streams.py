@@ -19,6 +19,7 @@ import numpy as np
 
 from zoo.codec import EntropyTables, compress, decompress, make_thumbnail, pack_stream, parse, read_thumbnail, read_tile
 from zoo.codec.container import crc32c, squeeze, unsqueeze
+from zoo.codec.entropy import prior_map
 from zoo.errors import ZooError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -36,7 +37,9 @@ def sample() -> tuple[EntropyTables, bytes]:
     header = toys.toy_header(tables, 61, 91, "GRBG", 8, 4, 1)
     latents = toys.toy_latents(tables, header.tiles.grid.shape, 3)
     picture = np.linspace(0, 255, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
-    return tables, compress(header, tables, lambda box: latents[:, *box.slices], thumbnail=make_thumbnail(picture))
+    priors = prior_map(latents, tables)
+    analyse = lambda box: (latents[:, *box.slices], priors[box.slices])  # noqa: E731
+    return tables, compress(header, tables, analyse, thumbnail=make_thumbnail(picture))
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:

@@ -189,6 +189,9 @@ def test_encoder_is_told_what_cannot_be_coded(toys: ModuleType) -> None:
     ):
         with pytest.raises(ZooError, match="3 channels"):
             encode_latents(wrong, tables)
+    for priors in (np.zeros((2, 3), np.uint8), np.full((2, 2), 2, np.uint8)):
+        with pytest.raises(ZooError, match="do not fit"):
+            encode_latents(np.zeros((3, 2, 2), np.int16), tables, priors)
     with pytest.raises(ZooError, match="3 channels"):
         decode_latents(b"", (3, 1 << 12, 1 << 12), tables)
     with pytest.raises(ZooError, match="3 channels"):

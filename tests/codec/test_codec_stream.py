@@ -20,10 +20,15 @@ from zoo.codec import (
     read_thumbnail,
     read_tile,
 )  # fmt: skip
+from zoo.codec.entropy import prior_map
 from zoo.errors import ZooError
 from zoo.raw import alignment
 
 STRIDE, CORE, HALO = 8, 4, 2
+
+
+def coded(latents: np.ndarray, tables: EntropyTables) -> tuple[np.ndarray, np.ndarray]:
+    return latents, prior_map(latents, tables)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,9 @@ def latents(toys: ModuleType, tables: EntropyTables, header: Header) -> np.ndarr
 @pytest.fixture(scope="module")
 def data(tables: EntropyTables, header: Header, latents: np.ndarray) -> bytes:
     picture = np.random.default_rng(0).integers(0, 255, (300, 400, 3)).astype(np.uint8)
-    return compress(header, tables, lambda box: latents[:, *box.slices], thumbnail=make_thumbnail(picture))
+    return compress(
+        header, tables, lambda box: coded(latents[:, *box.slices], tables), thumbnail=make_thumbnail(picture)
+    )
 
 
 def synthesise(x: np.ndarray) -> np.ndarray:
@@ -163,7 +170,7 @@ def test_other_tables_or_model_are_named(tables: EntropyTables, toys: ModuleType
     for use in (
         lambda: read_tile(stream, 0, other),
         lambda: decompress(stream, other, synthesise, halo=HALO),
-        lambda: compress(header, other, lambda box: np.zeros((6, *box.shape), np.int16)),
+        lambda: compress(header, other, lambda box: coded(np.zeros((6, *box.shape), np.int16), other)),
     ):
         with pytest.raises(ZooError, match="other entropy tables"):
             use()
@@ -176,7 +183,7 @@ def test_other_tables_or_model_are_named(tables: EntropyTables, toys: ModuleType
 
 def test_networks_of_another_shape_are_refused(tables: EntropyTables, header: Header, data: bytes) -> None:
     with pytest.raises(ZooError, match="the encoder gave"):
-        compress(header, tables, lambda box: np.zeros((6, 1, 1), np.int16))
+        compress(header, tables, lambda box: coded(np.zeros((6, 1, 1), np.int16), tables))
     with pytest.raises(ZooError, match="the decoder gave"):
         decompress(parse(data), tables, lambda x: synthesise(x)[:, 1:], halo=HALO)
 

@@ -89,22 +89,28 @@ class _Coder:
 _coders: WeakKeyDictionary[EntropyTables, _Coder] = WeakKeyDictionary()
 
 
-def encode_latents(latents: npt.NDArray[np.integer[Any]], tables: EntropyTables) -> bytes:
+def encode_latents(
+    latents: npt.NDArray[np.integer[Any]], tables: EntropyTables, priors: npt.NDArray[np.uint8] | None = None
+) -> bytes:
     """Code one tile's latents.
 
     Args:
         latents: integers [C, h, w] in -32768..32767, at most :data:`MAX_TILE_SYMBOLS`; small values are cheap.
         tables: of C channels.
+        priors: to code each position under, [h, w], e.g. those that :func:`zoo.codec.rounding.quantise` counted with; None for
+            :func:`prior_map`'s, which takes two fifths of the time.
 
     Returns:
         Bytes, a multiple of 4, for :func:`decode_latents` with the same shape and tables.
 
     Raises:
-        ZooError: wrong shape, no integers, or values beyond int16.
+        ZooError: wrong shape, no integers, or values beyond int16; priors of another shape or that the tables lack.
     """
     coder = _coder(tables)
     columns, excess = _columns(_coded(latents, tables), tables)
-    index = choose(columns, tables, latents.shape[1:])
+    index = choose(columns, tables, latents.shape[1:]) if priors is None else priors
+    if index.shape != latents.shape[1:] or index.max() >= tables.priors:
+        raise ZooError(f"priors {index.shape} do not fit latents {latents.shape} and tables of {tables.priors}")
     permutation, order, calls = coder.runs(index.ravel())
     stream = columns[:, permutation].ravel()[order].astype(np.int32)
     ans = _ans()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zoo.codec.entropy import estimate_bits, prior_map
+from zoo.codec.entropy import estimate_bits
 from zoo.codec.fitting import count
 from zoo.codec.prediction import fit_weights, residual
 from zoo.codec.rounding import quantise
@@ -35,6 +35,7 @@ MAX_ROWS = 256  # of frequencies, shared by all priors and channels; 512 save 0.
 # symbols are zero; what is rarer than these escapes.
 _LOW, _VALUES = -32, 65
 _FITTED = (0, 16, 32, 48, 63)  # qualities whose symbols are looked at
+_ROUNDINGS = 1
 _REACH = 64  # of the table that gives positions to priors at first
 
 
@@ -85,10 +86,12 @@ def fit_tables(
         )  # fmt: skip
 
     tables = counted(symbols, maps)
-    symbols = [quantise(y, gains[q], tables) for q in _FITTED for y in latents]
-    tables = counted(symbols, [prior_map(s, tables) for s in symbols])
+    for _ in range(_ROUNDINGS):
+        rounded = [quantise(y, gains[q], tables) for q in _FITTED for y in latents]
+        symbols = [s for s, _ in rounded]
+        tables = counted(symbols, [priors for _, priors in rounded])
     shown, pixels = _latents(model, held)
-    found = {q: [quantise(y, gains[q], tables) for y in shown] for q in _FITTED}
+    found = {q: [quantise(y, gains[q], tables)[0] for y in shown] for q in _FITTED}
     differences = [residual(s, neighbours) for pictures in found.values() for s in pictures]
     escapes = sum(int(((d < _LOW) | (d >= _LOW + _VALUES)).sum()) for d in differences)
     facts = {

@@ -16,17 +16,18 @@ from zoo.codec.tables import EntropyTables
 from zoo.errors import ZooError
 
 # Squared error, in steps, that a bit is worth. Where steps are fine, bits and squared error trade at ln 2 / 6 = 0.116; measured,
-# 0.05 saves 1 % of the bytes at equal PSNR without noise, 2 % at ISO 3200 and 4 % at 12,800;
-# 0.08 nowhere more.
-_WORTH = 0.05
+# 0.05 saves 1 % of the bytes at equal PSNR without noise, 2 % at ISO 3200 and 4 % at 12,800; 0.08 nowhere more.
+WORTH = 0.05
 
 
 def quantise(
     latents: npt.NDArray[np.floating[Any]], gains: npt.NDArray[np.floating[Any]], tables: EntropyTables
-) -> npt.NDArray[np.int16]:
-    """float [C, h, w] from the encoder network -> int16.
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
+    """float [C, h, w] from the encoder network -> int16 and the priors to code them under, uint8 [h, w].
 
-    Predicted latents go to the nearest integer (half to even), since others depend on them; so does what escapes.
+    Predicted latents go to the nearest integer (half to even), since others depend on them; so does what escapes. What a bit
+    costs depends on the priors, and these on the integers: rounded once by the priors of the nearest ones, then again by
+    the priors of what that gave, which takes 0.3 to 0.8 % fewer bytes at equal PSNR. A third time would take 0.03 % more off.
 
     Args:
         latents: of one tile, since its priors decide what a bit costs.
@@ -47,14 +48,18 @@ def quantise(
     column = flat[at].astype(np.int64) - tables.low[at // positions]
     inside = (column >= 0) & (column < tables.values)
     at, column = at[inside], column[inside]
-    if at.size == 0:
-        return nearest
     given, bits = flat[at], bit_costs()[tables.frequencies]
+    step = np.sign(given)
     channel, position = np.divmod(at, positions)
-    row = tables.rows[prior_map(nearest, tables).ravel()[position], channel]
-    saved = bits[row, column] - bits[row, column - np.sign(given)]
     # (d + 1)^2 - d^2 for a remainder d of -0.5 to 0.5 away from zero.
     lost = 2 * (np.abs(scaled.reshape(-1)[at]) - np.abs(given)) + 1
-    lower = lost < _WORTH / COST_UNIT * saved
-    flat[at[lower]] -= np.sign(given[lower])
-    return nearest
+
+    def thinned(priors: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+        row = tables.rows[priors.ravel()[position], channel]
+        lower = lost < WORTH / COST_UNIT * (bits[row, column] - bits[row, column - step])
+        symbols = nearest.copy()
+        symbols.reshape(-1)[at[lower]] -= step[lower]
+        return symbols
+
+    priors = prior_map(thinned(prior_map(nearest, tables)), tables)
+    return thinned(priors), priors

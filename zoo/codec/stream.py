@@ -17,9 +17,9 @@ from zoo.codec.tiles import Box
 from zoo.errors import ZooError
 from zoo.raw import alignment
 
-# A box of positions -> their latents, int16 [C, rows, columns]: the encoder network, which cuts the pixels it needs out of
-# the aligned mosaic itself, and zoo.codec.rounding.quantise.
-Analyse = Callable[[Box], npt.NDArray[np.int16]]
+# A box of positions -> their latents, int16 [C, rows, columns], and their priors, uint8 [rows, columns]: the encoder network,
+# which cuts the pixels it needs out of the aligned mosaic itself, and zoo.codec.rounding.quantise.
+Analyse = Callable[[Box], tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]]
 # Dequantised latents float32 [C, n, n] -> linear RGB float32 [3, n * stride, n * stride]: the decoder network.
 Synthesise = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
@@ -64,10 +64,10 @@ def compress(
         raise ZooError(f"this photo cannot be written: {problem}")
     payloads = []
     boxes = [header.tiles.box(tile) for tile in range(header.tiles.count)]
-    for tile, (box, latents) in enumerate(zip(boxes, ahead(map(analyse, boxes)), strict=True)):
+    for tile, (box, (latents, priors)) in enumerate(zip(boxes, ahead(map(analyse, boxes)), strict=True)):
         if latents.shape != (tables.channels, *box.shape):
             raise ZooError(f"the encoder gave latents {latents.shape} for {tables.channels} channels of {box.shape}")
-        payloads.append(encode_latents(latents, tables))
+        payloads.append(encode_latents(latents, tables, priors))
         if progress is not None:
             progress(tile + 1, header.tiles.count)
     return pack_stream(header, payloads, thumbnail)

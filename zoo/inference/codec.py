@@ -228,7 +228,7 @@ class Codec:
         if (seen.mosaic.shape, seen.cfa, seen.wb) != (raw.mosaic.shape, raw.cfa, raw.wb):
             raise ZooError(f"{raw.path or 'photo'}: the denoised mosaic is of another photo")
 
-        def analyse(box: Box) -> npt.NDArray[np.int16]:
+        def analyse(box: Box) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
             if box not in cache:
                 cache[box] = self._analyse(seen, box, header.core)
             return quantise(cache[box], self.gains[quality], self.tables)
