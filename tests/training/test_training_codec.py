@@ -13,24 +13,27 @@ from tools.publish import publish
 from zoo import weights
 from zoo.cli import main
 from zoo.codec.prediction import residual
+from zoo.codec.rounding import WORTH
 from zoo.data.pool import ImagePool
 from zoo.data.scene import linear_scene, synthetic_raw
-from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer
+from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer, mosaic
 from zoo.errors import ZooError
 from zoo.evaluation.metrics import ssim_and_ms_ssim
 from zoo.inference.codec import open_codec
+from zoo.inference.denoise import denoised_mosaic
+from zoo.inference.runner import TorchRunner
 from zoo.models.bayer_codec import BayerCodec, Decoder
 from zoo.models.denoise_compress import DenoiseThenCompress
 from zoo.models.priors import ManyPriors, cost_table, position_costs
-from zoo.models.registry import create_model
+from zoo.models.registry import create_model, get_spec
 from zoo.models.utnet import CompactUtNet
-from zoo.raw import srgb_encode, vst
-from zoo.training.codec import _IDLE, CodecTrainer, _developed, dissimilarity, distortion
+from zoo.raw import RawImage, srgb_encode, vst
+from zoo.training.codec import _IDLE, CodecTrainer, _developed, dissimilarity, distortion, thin
 from zoo.training.codec_start import _fill_synthesis, fit_priors, shown_metric
 from zoo.training.config import TrainConfig
 from zoo.training.neighbours import NeighbourPrediction
 from zoo.training.trainer import CHECKPOINT, at_level, make_trainer, read_checkpoint
-from zoo.training.transfer import averaged
+from zoo.training.transfer import Teacher, averaged
 
 
 @pytest.fixture(scope="module")
@@ -347,6 +350,67 @@ def test_teachers_display_values_and_xtrans_are_refused(pool: ImagePool, tmp_pat
         start(pool, tmp_path, displayed=0.5)
     with pytest.raises(ZooError, match="contract bayer_codec_v3 knows only Bayer"):
         start(pool, tmp_path, model="bayer-codec-s", cfa="both")
+
+
+def test_training_rounds_as_an_encoder_does() -> None:
+    """The rule of zoo.codec.rounding, here with a table of training's densities."""
+    torch.manual_seed(1)
+    priors, scaled = ManyPriors(6, 3, scale=2.0), torch.randn(2, 6, 5, 7) * 2
+    table = cost_table(priors, 8)
+    nearest = scaled.round()
+    chosen = position_costs(nearest, table).min(1).indices
+    symbols = nearest.clone()
+    thin(symbols, scaled, chosen, table, first=2)
+    assert torch.equal(symbols[:, :2], nearest[:, :2])
+    moved = symbols != nearest
+    assert 0.01 < moved.float().mean() < 0.3
+    assert torch.equal(nearest[moved].abs() - symbols[moved].abs(), torch.ones(int(moved.sum())))
+    at = chosen.view(2, 5, 7)
+    for n, c, y, x in (nearest[:, 2:] != 0).nonzero().tolist():
+        c += 2
+        value, prior = float(nearest[n, c, y, x]), int(at[n, y, x])
+        less = value - np.sign(value)
+        bits = [float(table[c * 17 + 8 + int(v), prior]) for v in (value, less)]
+        lost = (float(scaled[n, c, y, x]) - less) ** 2 - (float(scaled[n, c, y, x]) - value) ** 2
+        assert bool(moved[n, c, y, x]) == (lost < WORTH * (bits[0] - bits[1]))
+
+
+def test_a_share_of_the_mosaics_is_denoised_as_photos_are(pool: ImagePool, tmp_path: Path) -> None:
+    photo = synthetic_raw(192, 192, shot=5e-3, read=1.9e-4)
+    gains = torch.tensor([photo.wb])
+
+    def batch(raw: RawImage) -> RawBatch:
+        planes = torch.from_numpy(raw.packed()[0])[None] * gains[:, [0, 1, 1, 2], None, None]
+        told = raw.noise.balanced(raw.wb)
+        fields = torch.tensor([told.shot]), torch.tensor([told.read]), gains
+        return RawBatch(
+            planes, torch.zeros(1, 3, 192, 192), *fields, torch.eye(3)[None], torch.zeros(1, dtype=torch.bool)
+        )
+
+    noisy = batch(photo)
+    want = batch(denoised_mosaic(photo, TorchRunner(create_model("utnet-n", pretrained=True), 1), get_spec("utnet-n")))
+    twice = RawBatch(*(torch.cat((a, a)) for a in dataclasses.astuple(noisy)[:-1]))
+    got = Teacher("utnet-n", torch.device("cpu"), "denoise mosaics").denoised(twice, torch.tensor([True, False]))
+    inner = (..., slice(24, -24), slice(24, -24))  # training's patches end in zeros, photos are mirrored
+    torch.testing.assert_close(got.planes[:1][inner], want.planes[inner], atol=1e-4, rtol=0)
+    torch.testing.assert_close((got.shot[:1], got.read[:1]), (want.shot, want.read))
+    assert torch.equal(got.planes[1:], noisy.planes)
+    assert torch.equal(got.shot[1:], noisy.shot)
+
+
+def test_a_denoiser_in_front_is_validated_too(pool: ImagePool, tmp_path: Path) -> None:
+    trainer = fitted(pool, tmp_path, denoiser="utnet-n", denoised=1.0)
+    assert sorted(trainer.validation) == sorted(
+        ["clean", *(f"{level}{end}" for level in ("iso800", "iso3200", "iso12800") for end in ("", " denoised"))]
+    )
+    error = {level: (b.planes - mosaic(b.target)).square().mean() for level, b in trainer.validation.items()}
+    assert error["iso12800 denoised"] < 0.4 * error["iso12800"]
+    without = fitted(pool, tmp_path / "none", denoiser="utnet-n", denoised=0.0)
+    assert probe(trainer) < probe(without)  # less noise, less error and fewer bits
+    with pytest.raises(ZooError, match="does not denoise mosaics"):
+        start(pool, tmp_path / "wrong", denoiser="balle-bayer-ps")
+    with pytest.raises(ZooError, match="the denoiser gives a mosaic"):
+        start(pool, tmp_path / "wrong", denoiser="pmrid")
 
 
 def test_from_the_command_line_to_a_file(

@@ -13,15 +13,12 @@ from zoo.errors import ZooError
 from zoo.inference.output import save
 from zoo.inference.restore import Progress, restore
 from zoo.inference.runner import TileRunner, TorchRunner
+from zoo.models.compressor import KEPT, TOLD
 from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_denoiser, create_model, get_spec
 from zoo.raw import XTRANS, NoiseProfile, RawImage, read_raw
 from zoo.raw.image import Quad
 from zoo.raw.noise import Triple
 
-# What a denoised mosaic keeps of the noisy one, and the share of the noise's variance that is then told. For bayer-codec-m
-# behind utnet-m, on training pictures that were held back, at quality 24 and equal bits, ISO 3200 / 12,800: nothing kept and 0.1
-# told +0.34 / +0.45 dB, 0.2 and 0.1 +0.38 / +0.58, 0.3 and 0.2 +0.36 / +0.64, 0.4 and 0.2 +0.38 / +0.60; without noise nothing.
-_KEPT, _TOLD = 0.25, 0.15
 # White level that a denoised mosaic is scaled to at most: a denoised highlight may exceed it.
 _HIGHEST = 49152
 
@@ -108,14 +105,14 @@ def denoised_mosaic(
             first = (dy - y0) % 2  # a band may start at an odd row
             clean = rgb[colour, first::2, dx::2] * ((raw.white[at] - black) / raw.wb[colour]) + black
             rows = slice(y0 + first, y0 + rgb.shape[1], 2)
-            mixed = (1 - _KEPT) * clean + _KEPT * raw.mosaic[rows, dx::2]
+            mixed = (1 - KEPT) * clean + KEPT * raw.mosaic[rows, dx::2]
             mosaic[rows, dx::2] = np.rint(scale * mixed).clip(0, 65535)
 
     def scaled(levels: Quad) -> Quad:
         return levels[0] * scale, levels[1] * scale, levels[2] * scale, levels[3] * scale
 
     def left(part: Triple) -> Triple:
-        return part[0] * _TOLD, part[1] * _TOLD, part[2] * _TOLD
+        return part[0] * TOLD, part[1] * TOLD, part[2] * TOLD
 
     noise = NoiseProfile(left(raw.noise.shot), left(raw.noise.read), raw.noise.source)
     return dataclasses.replace(raw, mosaic=mosaic, black=scaled(raw.black), white=scaled(raw.white), noise=noise)

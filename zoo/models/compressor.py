@@ -37,6 +37,12 @@ TWIN_GAP = LATENT_STEP / 2
 # What a decoder's fine channels are multiplied by. Larger ones leave their weights fewer int8 steps: 16 did no better than 8.
 FINE = 8.0
 
+# What the mosaic of a denoiser's picture keeps of the noisy one, and the share of the noise's variance that an encoder is then
+# told. For bayer-codec-m behind utnet-m, before it met such mosaics in training, on pictures that were held back, at quality 24
+# and equal bits, ISO 3200 / 12,800: nothing kept and 0.1 told +0.34 / +0.45 dB, 0.2 and 0.1 +0.38 / +0.58, 0.3 and 0.2 +0.36 /
+# +0.64, 0.4 and 0.2 +0.38 / +0.60; without noise nothing.
+KEPT, TOLD = 0.25, 0.15
+
 
 class Compressor(nn.Module):
     """Encoder, decoder, gains and priors.

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.codec.rounding import WORTH
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
@@ -22,6 +23,7 @@ from zoo.training.config import TrainConfig
 from zoo.training.losses import display_psnr
 from zoo.training.neighbours import NeighbourPrediction
 from zoo.training.trainer import Trainer
+from zoo.training.transfer import Teacher
 
 # Weight of the mean squared error (display values 0..255) against bits per pixel, at quality 0 and 1: about 0.1 and 2 bits per
 # pixel on pictures without noise.
@@ -61,6 +63,12 @@ class CodecTrainer(Trainer):
         self._distortion = torch.compile(distortion) if config.compile else distortion
         self._neighbours = NeighbourPrediction(model.latents)
         super().__init__(model, config, pool, folder)
+        self._denoiser = Teacher(config.denoiser, self.device, "denoise mosaics") if config.denoiser else None
+        if self._denoiser is not None:
+            for level, batch in list(self.validation.items()):
+                if batch.shot.any():
+                    every = torch.ones(batch.shot.shape[0], dtype=torch.bool, device=self.device)
+                    self.validation[f"{level} denoised"] = self._denoiser.denoised(batch, every)
         self._last_won = self._last_won.to(self.device)
         self._neighbours.to(self.device)
 
@@ -103,6 +111,10 @@ class CodecTrainer(Trainer):
         self._table = state["table"].to(self.device) if "table" in state else None
 
     def loss(self, batch: RawBatch) -> Tensor:
+        if self._denoiser is not None:
+            lots = torch.rand(batch.planes.shape[0], generator=self.generator, device=self.device)
+            with self._autocast():
+                batch = self._denoiser.denoised(batch, lots < self.config.denoised)
         if self.step < self.config.picture_steps:
             return self._picture_loss(batch)
         size = batch.planes.shape[0]
@@ -138,35 +150,42 @@ class CodecTrainer(Trainer):
             latent = self.model.encode(self._told(batch))
         gain, scale = self.model.gains(quality)
         scaled = latent.float() * gain[:, :, None, None]
-        rounded = scaled + (scaled.round() - scaled).detach()
+        nearest = scaled.detach().round()
         # What is coded: the lowest latents less what their neighbours, rounded, say of them.
-        predicted = self._neighbours.predict(rounded)
+        predicted = self._neighbours.predict(scaled + (nearest - scaled.detach()))
         count = predicted.shape[1]
-        symbols = rounded.detach().clone()
-        symbols[:, :count] -= predicted.detach().round()
+        symbols = torch.cat((nearest[:, :count] - predicted.detach().round(), nearest[:, count:]), 1)
+        table = self._costs() if training else cost_table(self.model.priors, _REACH)
+        costs, chosen = position_costs(symbols, table).min(1)
+        # Networks meet what an encoder's rounding makes of latents. Others depend on the predicted ones, which stay.
+        thin(symbols, scaled.detach(), chosen, table, first=count)
+        rounded = scaled + (torch.cat((nearest[:, :count], symbols[:, count:]), 1) - scaled).detach()
         if training:
-            self._neighbours.learn(rounded.detach(), scale.detach())
+            self._neighbours.learn(nearest, scale.detach())
             noise = torch.rand(scaled.shape, generator=self.generator, device=self.device) - 0.5
             values = scaled + noise
-            bits = self._training_bits(torch.cat((values[:, :count] - predicted, values[:, count:]), 1), symbols)
+            values = torch.cat((values[:, :count] - predicted, values[:, count:]), 1)
+            bits = self._bits(values, self._with_idle(costs, chosen))
         else:
-            bits = self._bits(symbols, position_costs(symbols, cost_table(self.model.priors, _REACH)).min(1).indices)
+            bits = self._bits(symbols, position_costs(symbols, table).min(1).indices)
         with self._autocast():
             decoded = self.model.decode(rounded * scale[:, :, None, None])
         return decoded.float(), bits
 
-    def _training_bits(self, values: Tensor, symbols: Tensor) -> Tensor:
-        """Bits per picture ``[N]``; priors that have not won for long are put on the most expensive positions."""
+    def _costs(self) -> Tensor:
         if self._table is None or self.step - self._table_step >= _REFRESH:
             self._table, self._table_step = cost_table(self.model.priors, _REACH), self.step
-        costs, chosen = position_costs(symbols, self._table).min(1)
+        return self._table
+
+    def _with_idle(self, costs: Tensor, chosen: Tensor) -> Tensor:
+        """The priors of positions ``[P]``; those that have not won for long are put on the most expensive ones."""
         self._last_won[chosen] = self.step
         idle = (self.step - self._last_won > _IDLE).nonzero().flatten()
         if idle.numel():
             worst = costs.topk(max(1, int(costs.numel() * _WORST_SHARE))).indices
             lots = torch.randint(idle.numel(), (worst.numel(),), generator=self.generator, device=self.device)
             chosen[worst] = idle[lots]
-        return self._bits(values, chosen)
+        return chosen
 
     def _bits(self, values: Tensor, chosen: Tensor) -> Tensor:
         """Bits per picture ``[N]`` of values ``[N, C, h, w]``, each position under its chosen prior, the index included."""
@@ -262,6 +281,31 @@ def distortion(decoded: Tensor, batch: RawBatch, *, clamp: bool) -> Tensor:
         plain = decoded - vst.forward(target, offset)
         return error.square().mean((1, 2, 3, 4)) + 0.1 * plain.square().mean((1, 2, 3))
     return error.square().mean((1, 2, 3, 4))
+
+
+def thin(symbols: Tensor, scaled: Tensor, chosen: Tensor, table: Tensor, *, first: int) -> None:
+    """Symbols one step nearer to zero where that saves more bits than it costs quality, as :func:`zoo.codec.rounding.quantise`
+    has it, in place.
+
+    Args:
+        symbols: whole float ``[N, C, h, w]``.
+        scaled: what they are the nearest integers of.
+        chosen: prior of each position ``[N * h * w]``.
+        table: from :func:`zoo.models.priors.cost_table`.
+        first: channels before it stay.
+    """
+    channels = symbols.shape[1]
+    span = table.shape[0] // channels
+    reach = span // 2
+    n, c, y, x = (symbols[:, first:] != 0).nonzero(as_tuple=True)
+    at = n, c + first, y, x
+    given = symbols[at]
+    less = given - given.sign()
+    position = (n * symbols.shape[2] + y) * symbols.shape[3] + x
+    rows = at[1] * span + reach
+    bits = [table[rows + v.clamp(-reach, reach).long(), chosen[position]] for v in (given, less)]
+    lost = 2 * (scaled[at].abs() - given.abs()) + 1
+    symbols[at] = torch.where(lost < WORTH * (bits[0] - bits[1]), less, given)
 
 
 def _winner_bits(priors: ManyPriors, flat: Tensor, chosen: Tensor) -> Tensor:

@@ -45,6 +45,8 @@ class TrainConfig:
         teacher: a registered model with shipped weights, or a file ``NAME.safetensors`` of one, whose estimate is a second
             target; empty for none.
         teacher_weight: weight of the distance to the teacher, beside 1 for the distance to the truth.
+        denoiser: as ``teacher``; denoises mosaics before a Bayer codec sees them (`zoo compress --denoiser`); empty for none.
+        denoised: share of the patches whose mosaics are denoised so.
         picture_steps: first steps of a Bayer codec, which train only the picture that its encoder transforms.
         ms_ssim_weight: share of 1 - MS-SSIM in a compressor's distortion, the rest squared error (docs/training-log.md compares).
         compile: compile a compressor's distortion (wants a C++ compiler on a CPU): 28 % less time per step of bayer-codec-m on a
@@ -76,6 +78,8 @@ class TrainConfig:
     init: str = ""
     teacher: str = ""
     teacher_weight: float = 1.0
+    denoiser: str = ""
+    denoised: float = 0.5
     picture_steps: int = 0
     ms_ssim_weight: float = 0.0
     compile: bool = False
@@ -89,7 +93,7 @@ class TrainConfig:
             raise ZooError(f"ms_ssim_weight is {self.ms_ssim_weight}; it is a share, 0 to 1")
         if self.ms_ssim_weight and self.patch < 176:
             raise ZooError(f"patch is {self.patch}; MS-SSIM wants at least 176")
-        for name in ("textured", "displayed"):
+        for name in ("textured", "displayed", "denoised"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ZooError(f"{name} is {getattr(self, name)}; it is a share, 0 to 1")
         if self.cfa not in CFAS:

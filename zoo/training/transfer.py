@@ -1,7 +1,8 @@
-"""Weights from elsewhere: warm starts, and teachers whose estimate is a second target."""
+"""Weights from elsewhere: warm starts, teachers whose estimate is a second target, denoisers in front."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ from torch import Tensor, nn
 
 from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
+from zoo.models.compressor import KEPT, TOLD
+from zoo.models.contract import curve_offset
 from zoo.models.contracts import contract_of
 from zoo.models.registry import check_denoiser, create_model, list_models
 from zoo.models.utnet import CompactUtNet
+from zoo.raw import vst
 
+_MEASURED = [0, 5, 6, 11]  # of packed RGB, channel c*4 + 2*dy + dx: what an RGGB sensor has measured
 NOTHING = {"steps": 0, "hours": 0.0}  # what weights drawn at random have cost
 
 
@@ -95,22 +100,60 @@ class Teacher:
     Args:
         source: a registered model's name for its shipped weights, or a file ``NAME.safetensors`` with weights of model NAME.
         device: where to run it.
+        verb: what it is to do, for the error.
 
     Raises:
         ZooError: no such model, a compressor, no weights, or they do not fit.
     """
 
-    def __init__(self, source: str, device: torch.device) -> None:
+    def __init__(self, source: str, device: torch.device, verb: str = "teach") -> None:
         name = source if source in list_models() else Path(source).stem
-        check_denoiser(name, "teach")
+        check_denoiser(name, verb)
         self._model = create_model(name)
         load_initial(self._model, source)
         self._model.to(device).eval().requires_grad_(False)
+        if device.type == "cpu":
+            self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.contract = contract_of(self._model)
 
     @torch.no_grad()
     def __call__(self, batch: RawBatch) -> Tensor:
         """The estimate in the VST domain, ``[N, 12, h, w]`` or ``[N, 4, h, w]``, see :class:`zoo.models.contracts.Contract`."""
-        told = batch.shot, batch.read, batch.wb
-        x = self.contract.encode(batch.planes, *told, batch.cfa)
-        return self.contract.estimate(x, self._model(x).float(), *told)
+        return self._estimate(batch.planes, batch.shot, batch.read, batch.wb, batch.cfa)
+
+    def _estimate(self, planes: Tensor, shot: Tensor, read: Tensor, wb: Tensor, cfa: str) -> Tensor:
+        # The network as the caller's autocast says; the contract in float32: its demosaic is a convolution too, and bfloat16 has
+        # steps of 1/256 at white.
+        with torch.autocast(planes.device.type, enabled=False):
+            x = self.contract.encode(planes, shot, read, wb, cfa)
+        y = self._model(x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x)
+        with torch.autocast(planes.device.type, enabled=False):
+            return self.contract.estimate(x, y.float(), shot, read, wb)
+
+    @torch.no_grad()
+    def denoised(self, batch: RawBatch, which: Tensor) -> RawBatch:
+        """The batch with some of its mosaics as if there had been more light, as :func:`zoo.inference.denoise.denoised_mosaic`
+        makes them of a photo.
+
+        Args:
+            batch: Bayer mosaics.
+            which: bool ``[N]``.
+
+        Returns:
+            the same but for planes and told noise of the chosen.
+
+        Raises:
+            ZooError: a network that leaves demosaicing to others.
+        """
+        if not which.any():
+            return batch
+        planes, shot, read, wb = (t[which] for t in (batch.planes, batch.shot, batch.read, batch.wb))
+        estimate = self._estimate(planes, shot, read, wb, batch.cfa)
+        if estimate.shape[1] != 12:
+            raise ZooError("the denoiser gives a mosaic; choose one whose output is RGB, e.g. utnet-m")
+        clean = vst.inverse(estimate, curve_offset(shot, read))[:, _MEASURED]
+        out = dataclasses.replace(batch, planes=batch.planes.clone(), shot=batch.shot.clone(), read=batch.read.clone())
+        out.planes[which] = torch.lerp(clean, planes, KEPT)
+        out.shot[which] *= TOLD
+        out.read[which] *= TOLD
+        return out
