@@ -35,7 +35,7 @@ MAX_ROWS = 256  # of frequencies, shared by all priors and channels; 512 save 0.
 # symbols are zero; what is rarer than these escapes.
 _LOW, _VALUES = -32, 65
 _FITTED = (0, 16, 32, 48, 63)  # qualities whose symbols are looked at
-_ROUNDINGS = 1
+_ROUNDINGS = 3  # of symbols by what was counted, which is then counted again: 0.1 to 0.4 % fewer bits than by one
 _REACH = 64  # of the table that gives positions to priors at first
 
 
