@@ -32,7 +32,7 @@ from zoo.training.codec import _IDLE, CodecTrainer, _developed, dissimilarity, d
 from zoo.training.codec_start import _fill_synthesis, fit_priors, shown_metric
 from zoo.training.config import TrainConfig
 from zoo.training.neighbours import NeighbourPrediction
-from zoo.training.trainer import CHECKPOINT, at_level, make_trainer, read_checkpoint
+from zoo.training.trainer import CHECKPOINT, make_trainer, read_checkpoint
 from zoo.training.transfer import Teacher, averaged
 
 
@@ -126,7 +126,7 @@ def test_errors_count_as_development_shows_them() -> None:
 
 
 def at_no_noise(trainer: CodecTrainer, size: int) -> RawBatch:
-    return RawSynthesizer(trainer.data.pool, 128, at_level(NoiseRange(), 0, 0)).batch(size, trainer.generator)
+    return RawSynthesizer(trainer.data.pool, 128, NoiseRange().at(0, 0)).batch(size, trainer.generator)
 
 
 def test_the_decoders_chain_is_the_fitted_basis(pool: ImagePool, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from zoo.models.utnet2 import UtNet2
 from zoo.models.xtrans_unet import XTransUNet
 from zoo.training.config import TrainConfig
 from zoo.training.losses import as_channels
-from zoo.training.trainer import CHECKPOINT, Trainer, read_checkpoint
+from zoo.training.trainer import CHECKPOINT, Trainer, make_trainer, read_checkpoint
 from zoo.training.transfer import cost
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,6 +190,11 @@ def test_weights_that_do_not_serve_are_explained(
     with pytest.raises(ZooError, match=message) as raised:
         Trainer(tiny(), config(**changes), pool, tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_what_is_no_compressor_takes_no_denoiser(pool: ImagePool, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="is no compressor and takes no denoiser"):
+        make_trainer(tiny(), config(denoiser="utnet-n"), pool, tmp_path)
 
 
 def test_a_student_comes_closer_to_its_teacher(pool: ImagePool, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ NoiseProfile form ``var = S*x + O``, with row noise and quantisation.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -37,6 +38,11 @@ class NoiseRange:
     clean: float = 0.12  # share of raws without noise: the demosaicing-only case
     row: float = 0.15  # row noise up to this share of the read noise's standard deviation
     knowledge: float = 0.15  # the network is told noise levels that are wrong by up to this share (estimators are)
+
+    def at(self, shot: float, read: float) -> NoiseRange:
+        """The same narrowed to one level, S and O of ``S*x + O``."""
+        fixed = dataclasses.replace(self, shot_min=max(shot, 1e-9), shot_max=max(shot, 1e-9), clean=float(shot == 0))
+        return dataclasses.replace(fixed, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30))
 
 
 @dataclass

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.pool import ImagePool
-from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer
+from zoo.data.synth import RawBatch, RawSynthesizer
 from zoo.errors import ZooError
 from zoo.models.compressor import Compressor
 from zoo.models.contracts import contract_of
@@ -242,7 +242,7 @@ class Trainer:
             levels["displayed"] = (0.0, 0.0, 1.0)
         cfa = "xtrans" if self.config.cfa == "xtrans" else "bayer"
         for level, (shot, read, displayed) in levels.items():
-            fixed = at_level(self.config.noise, shot, read)
+            fixed = self.config.noise.at(shot, read)
             synth = RawSynthesizer(pool, 192, fixed, cfa, displayed=displayed)
             batches[level] = synth.batch(24, torch.Generator(self.device).manual_seed(7))
         return batches
@@ -350,18 +350,14 @@ def trained_on(images: list[Tensor]) -> list[Tensor]:
     return [i for n, i in enumerate(images) if n % _HELD_BACK] if len(images) > _HELD_BACK else images
 
 
-def at_level(noise: NoiseRange, shot: float, read: float) -> NoiseRange:
-    """A distribution of noise narrowed to one level, S and O of ``S*x + O``."""
-    fixed = dataclasses.replace(noise, shot_min=max(shot, 1e-9), shot_max=max(shot, 1e-9), clean=float(shot == 0))
-    return dataclasses.replace(fixed, read_floor=(read, read), read_per_iso2=(1e-30, 1e-30))
-
-
 def make_trainer(model: nn.Module, config: TrainConfig, pool: ImagePool, folder: Path) -> Trainer:
     """The trainer of a model's task; arguments and errors as of :class:`Trainer`."""
     if isinstance(model, Compressor):
         from zoo.training.codec import CodecTrainer
 
         return CodecTrainer(model, config, pool, folder)
+    if config.denoiser:
+        raise ZooError(f"{config.model} is no compressor and takes no denoiser; leave 'denoiser' out")
     return Trainer(model, config, pool, folder)
 
 
