@@ -21,6 +21,7 @@ from zoo.data.synth import RawBatch, RawSynthesizer
 from zoo.errors import ZooError
 from zoo.models.compressor import Compressor
 from zoo.models.contracts import contract_of
+from zoo.processor import processor_name
 from zoo.training import distributed
 from zoo.training.allocator import keep_freed_memory
 from zoo.training.config import TrainConfig
@@ -393,4 +394,4 @@ def _summary_writer(folder: Path) -> Any:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} thread(s)"
+    return f"{processor_name()}, {torch.get_num_threads()} thread(s)"
