@@ -11,9 +11,9 @@ from PIL import Image
 
 from zoo import weights
 from zoo.codec import parse, read_thumbnail
-from zoo.data.scene import linear_scene
+from zoo.data.scene import linear_scene, synthetic_raw
 from zoo.inference.codec import open_codec
-from zoo.raw import read_raw, srgb_encode
+from zoo.raw import read_raw, srgb_encode, write_dng
 
 
 @pytest.fixture
@@ -124,8 +124,36 @@ def test_salvage(zoo, packed, tmp_path):
     assert "damaged: 1" in zoo("show", packed)[1]
     code, said, _ = zoo("decompress", packed, "-o", out, "--salvage")
     assert code == 0
-    assert "100.0% of the pixels are damaged" in said
-    assert out.exists()
+    assert "100.0% of the pixels are damaged by 1 lost tile (magenta)" in said
+    shown = np.asarray(Image.open(out))
+    assert (shown[..., 1] == 0).all() and (shown[..., [0, 2]] > 100).all()
+
+
+def test_salvage_paints_what_is_lost_and_nothing_else(zoo, tmp_path):
+    raw, file, out = tmp_path / "a.dng", tmp_path / "a.rzc", tmp_path / "a.png"
+    photo = synthetic_raw(700, 560, cfa="GRBG")
+    write_dng(
+        raw, photo.mosaic, cfa=photo.cfa, black=photo.black, white=photo.white, wb=photo.wb,
+        xyz_to_cam=photo.xyz_to_cam, noise=photo.noise,
+    )  # fmt: skip
+    assert zoo("compress", raw, "-o", file, "--model", "bayer-codec-s")[0] == 0
+    assert zoo("decompress", file, "-o", out)[0] == 0
+    whole = np.asarray(Image.open(out)).astype(int)
+    data = bytearray(file.read_bytes())
+    data[-2] ^= 1  # in the last of four tiles
+    file.write_bytes(data)
+    code, said, _ = zoo("decompress", file, "-o", out, "--salvage", "--json")
+    (box,) = json.loads(said)["damaged_tiles"]
+    assert (code, box) == (0, [512, 511, 188, 49])  # GRBG: the frame begins a column before the picture
+    shown = np.asarray(Image.open(out)).astype(int)
+    lost = np.zeros(shown.shape[:2], bool)
+    lost[box[0] :, box[1] :] = True
+    assert (shown[lost][:, 1] == 0).all() and (shown[lost][:, [0, 2]] > 100).all()
+    far = np.ones_like(lost)
+    far[box[0] - 64 :, box[1] - 64 :] = False
+    assert (shown[far] == whole[far]).all()
+    code, said, _ = zoo("decompress", file, "-o", out, "--salvage", "--json", "--rect", "0,0,300,300")
+    assert (code, json.loads(said)["damaged_tiles"]) == (0, [])
 
 
 @pytest.mark.parametrize(

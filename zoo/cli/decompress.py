@@ -15,7 +15,10 @@ from zoo.record import peak_rss_mb
 
 if TYPE_CHECKING:
     from zoo.codec import Box
+    from zoo.codec.container import Stream
     from zoo.inference.runner import TileRunner
+
+_MARK = [[[0.5]], [[0.0]], [[0.5]]]  # magenta, in linear light
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -28,7 +31,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add("input", type=Path, metavar="IN.rzc")
     add("-o", "--output", required=True, type=Path, metavar="OUT", help="picture (.tiff .png .jpeg .dng)")
     add("--rect", metavar="Y,X,H,W", help="only this part, in pixels of the picture before it is turned")
-    add("--salvage", action="store_true", help="decode what is left of a damaged file")
+    add("--salvage", action="store_true", help="decode what is left of a damaged file; lost tiles become magenta")
     add("--linear", action="store_true", help="16-bit TIFF in linear light instead of developed")
     add("--exposure", type=float, default=0.0, metavar="EV", help="brighten a developed picture by EV")
     add("--decoder", type=Path, metavar="FILE", help="exported decoder (default: the file's model in PyTorch)")
@@ -37,7 +40,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.codec import parse
+    from zoo.codec import Box, parse
     from zoo.inference.output import check_options, format_of, save
 
     if args.threads is not None and args.threads < 1:
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
     decoder = None if args.decoder is None else open_decoder(args.decoder, stream.header.model, args.threads)
     codec = open_stream_codec(stream, decoder=decoder, threads=args.threads)
     start = time.perf_counter()
+    damaged = lost_tiles(stream, rect) if args.salvage else []
     shape = rect.shape if rect else (stream.header.height, stream.header.width)
     megapixels, lost = shape[0] * shape[1] / 1e6, 0
     with Bar(args.input.name, megapixels, hidden=args.json) as progress:
@@ -63,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
             nonlocal lost
             for band, whole in masked:
                 lost += int((~whole).sum())
+                for box in damaged:
+                    band.rgb[:, *box.move(-band.y0, 0).meet(Box(0, 0, *whole.shape)).slices] = _MARK
                 yield band
 
         save(
@@ -81,14 +87,33 @@ def run(args: argparse.Namespace) -> None:
         "width": shape[1],
         "height": shape[0],
         "damaged_share": round(lost / (shape[0] * shape[1]), 6),
+        "damaged_tiles": [
+            [box.y0, box.x0, *box.shape] for box in damaged
+        ],  # Y, X, H, W in the picture before it is turned
         "seconds": round(seconds, 3),
         "peak_rss_mb": peak_rss_mb(),
     }
     if args.json:
         print(json.dumps(facts, indent=1))
         return
-    damage = f", {facts['damaged_share']:.1%} of the pixels are damaged" if lost else ""
+    damage = ""
+    if lost:
+        count = f"{len(damaged)} lost tile{'s' if len(damaged) != 1 else ''} (magenta)"
+        damage = f", {facts['damaged_share']:.1%} of the pixels are damaged by {count}"
     print(f"{args.input} -> {args.output}: {megapixels:.1f} MP, {seconds:.1f} s{damage}")
+
+
+def lost_tiles(stream: Stream, rect: Box | None) -> list[Box]:
+    """Where a picture, or a part of it, has lost its tiles: pixels of what is decoded."""
+    from zoo.codec import Box
+    from zoo.raw import alignment
+
+    header = stream.header
+    area = rect or Box(0, 0, header.height, header.width)
+    border = alignment((header.height, header.width), header.cfa)
+    origin = -border.top - area.y0, -border.left - area.x0
+    boxes = [stream.tiles.pixels(tile).move(*origin) for tile, whole in enumerate(stream.whole().ravel()) if not whole]
+    return [seen for box in boxes if (seen := box.meet(Box(0, 0, *area.shape)))]
 
 
 def open_decoder(path: Path, model: str, threads: int | None) -> TileRunner:

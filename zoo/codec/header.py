@@ -19,8 +19,10 @@ from zoo.errors import ZooError
 from zoo.raw import BAYER_PHASES, NoiseProfile, RawImage, alignment
 from zoo.raw.image import Quad
 
-MAX_SIDE, MAX_PIXELS, MAX_TILES = 65535, 1 << 30, 1 << 16
-MAX_SYMBOLS = 1 << 31  # in a file: a gigapixel of 512 channels at stride 16; well under two minutes of decoding
+# A flat photo takes 12 bytes a tile, so a file of 12 kB may ask for all these pixels: 2 GB while they are decoded. The largest
+# sensors of phones have 200 million.
+MAX_SIDE, MAX_PIXELS, MAX_TILES = 65535, 1 << 28, 1 << 16
+MAX_SYMBOLS = 1 << 31  # in a file: 268 megapixels of 512 channels at stride 8; well under two minutes of decoding
 _SOURCES = ("given", "tag", "table", "estimated")  # of the noise profile
 _BALANCES = ("", "as shot", "daylight", "grey world")  # where the white balance comes from
 _TEXTS = {"model": 32, "make": 64, "camera": 64, "datetime": 32}  # bytes of UTF-8
@@ -35,7 +37,7 @@ class Header:
     """A photo's description; the names are those of :class:`zoo.raw.RawImage`.
 
     Attributes:
-        height, width: of the mosaic as it was, sensor pixels, 2..65535, at most 2^30 in all.
+        height, width: of the mosaic as it was, sensor pixels, 2..65535, at most 2^28 in all.
         cfa: Bayer phase of the mosaic.
         black, white: levels in DN per 2x2 position.
         wb: gains R, G, B.
@@ -81,7 +83,7 @@ class Header:
         """What no photo can have, empty if all is well; nothing is allocated before this is asked."""
         sides, pixels = (self.height, self.width), self.height * self.width
         if min(sides) < 2 or max(sides) > MAX_SIDE or pixels > MAX_PIXELS:
-            return f"{self.height}x{self.width} pixels; 2 to {MAX_SIDE} a side and 2^30 in all are possible"
+            return f"{self.height}x{self.width} pixels; 2 to {MAX_SIDE} a side and 2^28 in all are possible"
         if self.cfa not in BAYER_PHASES or self.orientation not in range(1, 9):
             return (
                 f"colour filter array {self.cfa}, orientation {self.orientation}; Bayer phases and 1 to 8 are possible"
