@@ -134,7 +134,14 @@ def _convert(module: torch.nn.Module, example: torch.Tensor, int8: bool) -> byte
         # This quantizer annotates nothing any more; naming one is what makes the converter keep int8 as int8.
         quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
         config = QuantConfig(pt2e_quantizer=quantizer)
-    return litert_torch.convert(module, (example,), quant_config=config).model_content()
+    try:
+        return litert_torch.convert(module, (example,), quant_config=config).model_content()
+    except ValueError as error:
+        line = next((part for part in str(error).splitlines() if "error:" in part), str(error))
+        raise ZooError(
+            f"LiteRT's converter cannot convert the network: {line.partition('error: ')[2][:100] or line[:100]}; `zoo doctor` "
+            "with the model's name names the operators, and what helps"
+        ) from error
 
 
 def _halve_weights(buffer: bytes) -> bytes:

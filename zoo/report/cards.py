@@ -58,7 +58,7 @@ def _compressor(shelf: Shelf, spec: ModelSpec, facts: dict) -> str:
         Section("Time", [Text(_TIME), *_times(shelf, name)]),
         Section("Training", [_training(facts, spec)]),
         Section("Limits", [Text(_limits(spec))]),
-        Section("Run it", [Text(_CODEC_COMMANDS.format(name=name))]),
+        Section("Run it", [Text(_CODEC_COMMANDS.format(name=name, export=_export(spec) if spec.int8 else ""))]),
     ]
     return document(name, lead, sections)
 
@@ -82,7 +82,7 @@ _RATE = (
 )
 _CODEC_COMMANDS = (
     "```sh\nzoo compress IMG_0001.dng -o photo.rzc --model {name} --quality 40\nzoo decompress photo.rzc -o out.tif\n"
-    "zoo export {name} --target litert\n```"
+    "{export}```"
 )
 _QUALITY = (
     "PSNR of developed sRGB in dB, on the pictures that all methods of the leaderboard share (Kodak and McMaster, which were not "
@@ -100,18 +100,26 @@ _TOLD = "It needs the noise levels S and O; wrong ones smooth too much or too li
 _SILENT = "It knows no noise: what a photo has stays in it and may be drawn out as texture. An app passes S = O = 0."
 
 
+_UNTOLD = "It is not told how much noise there is."
+
+
 def _limits(spec: ModelSpec) -> str:
-    return _LIMITS.format(told=_SILENT if spec.task == "demosaic" else _TOLD)
+    told = _UNTOLD if spec.contract == "display_codec_v1" else _SILENT if spec.task == "demosaic" else _TOLD
+    return _LIMITS.format(told=told)
+
+
+def _export(spec: ModelSpec) -> str:
+    return f"zoo export {spec.name} --target litert{'' if spec.int8 else ' --precision fp16'}\n"
 
 
 def _commands(spec: ModelSpec) -> str:
     name = spec.name
     lines = (
         f"zoo denoise IMG_0001.dng{'' if name == DEFAULT_MODEL else f' --model {name}'} -o out.tif",
-        f"zoo export {name} --target litert{'' if spec.int8 else ' --precision fp16'}",
+        _export(spec),
         f"zoo evaluate {name} --data PICTURES --noise clean{'' if spec.task == 'demosaic' else f',{LEVEL}'}",
     )
-    return "\n".join(["```sh", *lines, "```"])
+    return "\n".join(["```sh", *(line.rstrip() for line in lines), "```"])
 
 
 def _quality(shelf: Shelf, spec: ModelSpec) -> Iterator[Table]:
