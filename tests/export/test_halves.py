@@ -82,6 +82,28 @@ def test_int8_encoders_of_all_runtimes_write_the_same_bytes(
     assert 0 < np.abs(quantised - exact).mean() < 0.5 * np.abs(exact - exact.mean()).mean()
 
 
+def test_shipped_int8_halves_write_one_file_and_read_each_others(tmp_path: Path) -> None:
+    name, photo = "bayer-codec-s", synthetic_raw(150, 130, cfa="GBRG")
+    codecs = {}
+    for target in ("executorch", "litert", "coreml"):
+        results = {
+            half: export(name, target=target, precision="int8", tile=TILE, output_dir=tmp_path, half=half)
+            for half in halves(name)
+        }
+        codecs[target] = open_codec(name, **{half: target_module(target).runner(r.path) for half, r in results.items()})
+    files = {target: codec.compress(photo, 40) for target, codec in codecs.items()}
+    assert files["executorch"] == files["litert"]
+    assert len(files["coreml"]) == pytest.approx(len(files["litert"]), rel=0.01)  # fp16 between the integers
+    read = {(by, of): codec.decompress(files[of]) for by, codec in codecs.items() for of in ("litert", "coreml")}
+    for of in ("litert", "coreml"):
+        np.testing.assert_array_equal(read["executorch", of], read["litert", of])
+        assert np.abs(read["coreml", of] - read["litert", of]).mean() < 1e-3
+    plain = open_codec(name)
+    exact = plain.decompress(plain.compress(photo, 40))
+    for picture in read.values():  # 0.034: other symbols were chosen, whose errors differ
+        assert np.abs(picture - exact).mean() < 0.05 * exact.mean()
+
+
 @pytest.mark.parametrize("target", ["executorch", "litert"])
 def test_float_halves_are_exported_verified_and_run(
     compressor: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
