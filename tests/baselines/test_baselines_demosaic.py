@@ -116,5 +116,5 @@ def test_missing_package_is_named_before_anything_runs(monkeypatch):
     monkeypatch.setattr(catalogue, "version", version)
     assert get_baseline("menon").versions() == {"colour-demosaicing": "1"}
     assert get_baseline("libraw-ahd").versions() == {"rawpy": "1"}
-    with pytest.raises(ZooError, match=r"'bm3d\+menon' needs bm3d: pip install bm3d .*non-commercial"):
+    with pytest.raises(ZooError, match=r"'bm3d\+menon' needs bm3d: pip install 'raw-zoo\[bm3d\]' .*non-commercial"):
         get_baseline("bm3d+menon").versions()

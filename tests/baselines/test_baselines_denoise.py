@@ -108,5 +108,5 @@ def test_clean_raws_are_not_denoised():
 
 def test_missing_bm3d_says_how_to_install_it_and_under_what_licence(monkeypatch):
     monkeypatch.setitem(sys.modules, "bm3d", None)
-    with pytest.raises(ZooError, match=r"pip install bm3d .*non-commercial"):
+    with pytest.raises(ZooError, match=r"pip install 'raw-zoo\[bm3d\]' .*non-commercial"):
         bm3d_mosaic(np.zeros((8, 8), np.float32), (1, 1, 1), (1, 1, 1))

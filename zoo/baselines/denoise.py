@@ -22,7 +22,7 @@ Array = npt.NDArray[np.float32]
 Planes = npt.NDArray[np.float64]
 
 TRANSFORM = "generalised Anscombe, closed-form unbiased inverse (Makitalo & Foi 2013)"
-BM3D_INSTALL = "bm3d  (Tampere University; its licence allows non-commercial use only)"
+BM3D_INSTALL = "'raw-zoo[bm3d]'  (Tampere University; its licence allows non-commercial use only)"
 
 _PLANE_COLOURS = [0, 1, 1, 2]  # R, G1, G2, B
 # The inverse's powers of 1/D run away towards D = 0. 2*sqrt(3/8) is the transform of zero counts without read noise,
