@@ -193,6 +193,6 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
 
 def test_what_the_converter_cannot_convert_is_one_line() -> None:
     net = nn.ConvTranspose2d(4, 4, 5, stride=2, padding=2, output_padding=1)
-    with pytest.raises(ZooError, match="LiteRT's converter cannot convert the network: .*zoo doctor") as raised:
+    with pytest.raises(ZooError, match=r"LiteRT's converter cannot convert the network: .*zoo doctor") as raised:
         litert._convert(net, torch.zeros(1, 4, 8, 8), int8=False)
     assert "\n" not in str(raised.value)
