@@ -106,6 +106,18 @@ def test_pairs_shows_the_gain_and_the_frames_themselves(tmp_path: Path) -> None:
     ]
 
 
+def test_other_sets_show_who_was_measured_on_all_of_them(tmp_path: Path) -> None:
+    for name, psnr, images, *precision in (("utnet-m", 31, 6, "fp32"), ("menon", 25, 6), ("malvar", 20, 4)):
+        write(tmp_path, "bayer", name, psnr, images, *precision)
+    for file in tmp_path.rglob("*.json"):
+        text = file.read_text().replace("kodak", "urban").replace("mcmaster", "cid")
+        file.write_text(text)
+    lines = render("other_sets", tmp_path).splitlines()
+    assert "| Urban (6): clean, iso800, iso3200, iso12800 | CID22 (6): " in lines[0]
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| utnet-m fp32", "| Menon 2007"]  # malvar lacks pictures
+    assert render("quantization", tmp_path).splitlines()[2].count("-") == 6  # they do not count there
+
+
 def test_quantization_is_the_loss_on_shared_pictures(tmp_path: Path) -> None:
     write(tmp_path, "bayer", "utnet-m", 31, 4, "fp32")
     write(tmp_path, "bayer", "utnet-m", 30.9, 1, "int8")

@@ -105,6 +105,32 @@ def pairs(evidence: Path) -> Table:
     return Table(["raw PSNR, dB", "mean", "gain", "SSIM"], rows)
 
 
+_OTHER_SETS = {"urban": "Urban", "cid": "CID22"}
+
+
+def other_sets(evidence: Path) -> Table:
+    """Mean PSNR by level on the sets beside the leaderboard's, of methods that were measured on all of their pictures."""
+    found = quality(evidence)
+
+    def values(method: Method, name: str, level: str) -> list[float]:
+        return [v["psnr"] for k, v in found[method].get(level, {}).items() if k.startswith(f"{name}/")]
+
+    counts = {
+        name: max((len(values(m, name, level)) for m in found for level in found[m]), default=0) for name in _OTHER_SETS
+    }
+    rows = []
+    for method in found:
+        scores = {name: [values(method, name, level) for level in LEVELS] for name in counts}
+        if all(len(v) == counts[name] > 0 for name, levels in scores.items() for v in levels):
+            cells = [" / ".join(mean(v, ".2f") for v in levels) for levels in scores.values()]
+            plain = method[0].removeprefix("peer-")
+            label = LABELS.get(plain, plain) if method[1] in (CLASSICAL, PEER) else f"{plain} {method[2]}"
+            rows.append(Row([label, *cells], [source(evidence, method, level) for level in LEVELS]))
+    rows.sort(key=lambda row: -float(row.cells[1].split(" / ")[2]))
+    titles = [f"{title} ({counts[name]}): {', '.join(LEVELS)}" for name, title in _OTHER_SETS.items()]
+    return Table(["mean PSNR, dB", *titles], rows)
+
+
 def against_bm3d(evidence: Path) -> Table:
     """The flagship and the classical methods on the very pictures that BM3D was measured on."""
     found = quality(evidence)
@@ -125,7 +151,7 @@ def quantization(evidence: Path) -> Table:
     """What int8 costs against float: mean and worst picture, per level, on the pictures that the two share."""
     found = quality(evidence)
     networks = [levels for (_, target, _), levels in found.items() if target not in (CLASSICAL, PEER)]
-    most = max((len(values) for levels in networks for values in levels.values()), default=0)
+    most = max((sum(map(_ranked, values)) for levels in networks for values in levels.values()), default=0)
     rows = []
     for model in float_models(found):
         floats = found[model, "torch", "fp32"]
@@ -134,7 +160,7 @@ def quantization(evidence: Path) -> Table:
             cells = []
             for level in LEVELS:
                 values, reference = levels.get(level, {}), floats.get(level, {})
-                loss = [reference[k]["psnr"] - v["psnr"] for k, v in values.items() if k in reference]
+                loss = [reference[k]["psnr"] - v["psnr"] for k, v in values.items() if k in reference and _ranked(k)]
                 fewer = "" if len(loss) == most else f" ({len(loss)} pictures)"
                 cells.append(f"{sum(loss) / len(loss):.3f} / {max(loss):.3f}{fewer}" if loss else "-")
             if any(c != "-" for c in cells):
@@ -159,6 +185,11 @@ def rate_distortion(evidence: Path, only: str = "") -> Table:
         rows.append(Row([name, *cells], [f"{evidence.name}/rate-distortion"]))
     head = [f"BD-rate against {ANCHORS[0]} / {ANCHORS[1]}", *LEVELS]
     return Table(head, rows, board.notes() if rows else ())
+
+
+def _ranked(key: str) -> bool:
+    """Whether a picture, ``set/name``, is of the leaderboard's sets."""
+    return key.split("/")[0] not in _OTHER_SETS
 
 
 def float_models(found: Iterable[Method]) -> list[str]:

@@ -103,6 +103,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "leaderboard": quality_tables.leaderboard,
     "demosaic": quality_tables.demosaic,
     "pairs": quality_tables.pairs,
+    "other_sets": quality_tables.other_sets,
     "against_bm3d": quality_tables.against_bm3d,
     "quantization": quality_tables.quantization,
     "rate_distortion": quality_tables.rate_distortion,
