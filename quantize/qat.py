@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -18,10 +19,11 @@ from quantize.model import QuantizedModel
 from quantize.recipe import prepare
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawSynthesizer
+from zoo.errors import ZooError
 from zoo.models.contracts import Contract, contract_of
 from zoo.models.registry import check_int8
 from zoo.training.config import TrainConfig
-from zoo.training.trainer import Trainer
+from zoo.training.trainer import CHECKPOINT, Trainer
 
 CALIBRATION_BATCHES = 24
 EQUALISING_BATCHES = 6
@@ -61,6 +63,22 @@ def calibration_facts(extremes: dict[str, float], pool: ImagePool, config: Train
         "largest_activation": round(max(extremes.values()), 4),
         "versions": {package: version(package) for package in ("torch", "torchao", "executorch")},
     }
+
+
+def claim(folder: Path, model: nn.Module) -> None:
+    """Make a folder one of fine-tuning these float weights: what is found there is resumed, whatever it started from.
+
+    Raises:
+        ZooError: it holds fine-tuning of others.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    note = folder / "start.sha256"
+    if (folder / CHECKPOINT).exists() and (not note.exists() or note.read_text() != digest.hexdigest()):
+        raise ZooError(f"{folder}: holds fine-tuning of other float weights; give another --output-dir, or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(digest.hexdigest())
 
 
 def finetune(

@@ -12,14 +12,14 @@ from quantize import QuantizedModel
 from quantize.calibrate import calibrate, disagreement
 from quantize.integer import _accumulate, fixed_point_add
 from quantize.model import snap_biases
-from quantize.qat import post_training
+from quantize.qat import claim, post_training
 from quantize.recipe import prepare
 from zoo.data.pool import ImagePool
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
 from zoo.models.registry import create_model
 from zoo.training.config import TrainConfig
-from zoo.training.trainer import Trainer
+from zoo.training.trainer import CHECKPOINT, Trainer
 
 
 def scene(size: int, seed: int = 0) -> list[torch.Tensor]:
@@ -197,3 +197,15 @@ def test_sums_are_kept_off_ties(quantized: QuantizedModel) -> None:
         patch.setattr("quantize.integer.fixed_point_add", watched)
         quantized.integer()(scene(64)[0].numpy())
     assert len(found) == 3 and max(found) < 0.05
+
+
+def test_a_folder_of_other_float_weights_is_refused(tmp_path: Path) -> None:
+    model, folder = create_model("utnet-n"), tmp_path / "run"
+    claim(folder, model)
+    (folder / CHECKPOINT).write_bytes(b"")
+    claim(folder, model)  # an interrupted run goes on
+    with pytest.raises(ZooError, match="fine-tuning of other float weights"):
+        claim(folder, create_model("utnet-n"))  # drawn anew
+    (folder / "start.sha256").unlink()  # of before this was noted
+    with pytest.raises(ZooError, match="fine-tuning of other float weights"):
+        claim(folder, model)

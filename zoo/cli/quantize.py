@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from quantize.qat import QAT_DEFAULTS, finetune, post_training
+    from quantize.qat import QAT_DEFAULTS, claim, finetune, post_training
     from zoo import weights
     from zoo.cli.train import read_pool
     from zoo.models.compressor import Compressor
@@ -85,6 +85,8 @@ def run(args: argparse.Namespace) -> None:
     if args.weights:
         model.load_state_dict(load_file(args.weights))
     pool = read_pool(args.data, config.patch)
+    if args.recipe == "qat":
+        claim(args.output_dir, model)
     budget = parse_duration(args.time_budget) if args.time_budget else math.inf
     if isinstance(model, Compressor):
         from quantize.codec import finetune_halves, post_training_halves
