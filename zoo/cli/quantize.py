@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> None:
         # Patches drawn as for the float weights cost bayer-codec-m 0.01 dB less. Of the denoisers utnet-s, trained on half
         # textured ones, lost 0.04 dB without noise to that, and utnet-n as much as gained with noise.
         if card := weights.card(args.name):
-            values["textured"] = card["training"]["config"].get("textured", 0.0)
+            drawn = card["training"]["config"]
+            values |= {key: drawn[key] for key in ("textured", "denoiser", "denoised") if key in drawn}
     if args.steps:
         values["steps"] = args.steps
     config: TrainConfig = parse(TrainConfig, values, "zoo quantize")
