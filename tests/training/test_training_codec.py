@@ -13,7 +13,6 @@ from tools.publish import publish
 from zoo import weights
 from zoo.cli import main
 from zoo.codec.prediction import residual
-from zoo.codec.rounding import WORTH
 from zoo.data.pool import ImagePool
 from zoo.data.scene import linear_scene, synthetic_raw
 from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer, mosaic
@@ -24,7 +23,7 @@ from zoo.inference.denoise import denoised_mosaic
 from zoo.inference.runner import TorchRunner
 from zoo.models.bayer_codec import BayerCodec, Decoder
 from zoo.models.denoise_compress import DenoiseThenCompress
-from zoo.models.priors import ManyPriors, cost_table, position_costs
+from zoo.models.priors import WORTH, ManyPriors, cost_table, position_costs
 from zoo.models.registry import create_model, get_spec
 from zoo.models.utnet import CompactUtNet
 from zoo.raw import RawImage, srgb_encode, vst

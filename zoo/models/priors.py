@@ -14,6 +14,9 @@ from torch import Tensor, nn
 _STEPS = 4
 _FLOOR = 1e-10  # probability below which bits stop growing: 33 bits
 MAX_BITS = 50.0
+# Squared error, in steps, that a bit is worth. Where steps are fine, bits and squared error trade at ln 2 / 6 = 0.116; measured,
+# 0.05 saves 1 % of the bytes at equal PSNR without noise, 2 % at ISO 3200 and 4 % at 12,800; 0.08 nowhere more.
+WORTH = 0.05
 
 
 class ManyPriors(nn.Module):

@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.codec.rounding import WORTH
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
 from zoo.models.bayer_codec import BayerCodec, Encoder
 from zoo.models.compressor import Compressor
-from zoo.models.priors import MAX_BITS, ManyPriors, cost_table, position_costs
+from zoo.models.priors import MAX_BITS, WORTH, ManyPriors, cost_table, position_costs
 from zoo.raw import vst
 from zoo.raw.vst import DISPLAY_OFFSET
 from zoo.training.codec_start import fit_start
