@@ -87,9 +87,8 @@ def run(args: argparse.Namespace) -> None:
         "width": shape[1],
         "height": shape[0],
         "damaged_share": round(lost / (shape[0] * shape[1]), 6),
-        "damaged_tiles": [
-            [box.y0, box.x0, *box.shape] for box in damaged
-        ],  # Y, X, H, W in the picture before it is turned
+        # Y, X, H, W, as --rect has them.
+        "damaged_tiles": [[box.y0, box.x0, *box.shape] for box in damaged],
         "seconds": round(seconds, 3),
         "peak_rss_mb": peak_rss_mb(),
     }

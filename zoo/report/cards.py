@@ -58,7 +58,7 @@ def _compressor(shelf: Shelf, spec: ModelSpec, facts: dict) -> str:
         Section("Time", [Text(_TIME), *_times(shelf, name)]),
         Section("Training", [_training(facts, spec)]),
         Section("Limits", [Text(_limits(spec))]),
-        Section("Run it", [Text(_CODEC_COMMANDS.format(name=name, export=_export(spec) if spec.int8 else ""))]),
+        Section("Run it", [Text(_codec_commands(spec))]),
     ]
     return document(name, lead, sections)
 
@@ -80,10 +80,6 @@ _RATE = (
     "BD-rate on pictures that were not trained on, in real bytes, distortion against the clean picture "
     "(`zoo evaluate --benchmark rate-distortion`)."
 )
-_CODEC_COMMANDS = (
-    "```sh\nzoo compress IMG_0001.dng -o photo.rzc --model {name} --quality 40\nzoo decompress photo.rzc -o out.tif\n"
-    "{export}```"
-)
 _QUALITY = (
     "PSNR of developed sRGB in dB, on the pictures that all methods of the leaderboard share (Kodak and McMaster, which were not "
     'trained on), mosaicked with noise at four levels; `docs/architecture.md`, "The bed".'
@@ -98,8 +94,6 @@ _LIMITS = (
 )
 _TOLD = "It needs the noise levels S and O; wrong ones smooth too much or too little."
 _SILENT = "It knows no noise: what a photo has stays in it and may be drawn out as texture. An app passes S = O = 0."
-
-
 _UNTOLD = "It is not told how much noise there is."
 
 
@@ -108,18 +102,27 @@ def _limits(spec: ModelSpec) -> str:
     return _LIMITS.format(told=told)
 
 
-def _export(spec: ModelSpec) -> str:
-    return f"zoo export {spec.name} --target litert{'' if spec.int8 else ' --precision fp16'}\n"
-
-
 def _commands(spec: ModelSpec) -> str:
     name = spec.name
-    lines = (
+    return _shell(
         f"zoo denoise IMG_0001.dng{'' if name == DEFAULT_MODEL else f' --model {name}'} -o out.tif",
-        _export(spec),
+        f"zoo export {name} --target litert{'' if spec.int8 else ' --precision fp16'}",
         f"zoo evaluate {name} --data PICTURES --noise clean{'' if spec.task == 'demosaic' else f',{LEVEL}'}",
     )
-    return "\n".join(["```sh", *(line.rstrip() for line in lines), "```"])
+
+
+def _codec_commands(spec: ModelSpec) -> str:
+    lines = [
+        f"zoo compress IMG_0001.dng -o photo.rzc --model {spec.name} --quality 40",
+        "zoo decompress photo.rzc -o out.tif",
+    ]
+    if spec.int8:  # references hold 5x5 transposed convolutions, which LiteRT does not convert
+        lines.append(f"zoo export {spec.name} --target litert")
+    return _shell(*lines)
+
+
+def _shell(*lines: str) -> str:
+    return "\n".join(["```sh", *lines, "```"])
 
 
 def _quality(shelf: Shelf, spec: ModelSpec) -> Iterator[Table]:
