@@ -23,7 +23,7 @@ from zoo.models.xtrans_unet import XTransUNet
 from zoo.training.config import TrainConfig
 from zoo.training.losses import as_channels
 from zoo.training.trainer import CHECKPOINT, Trainer, make_trainer, read_checkpoint
-from zoo.training.transfer import cost
+from zoo.training.transfer import Teacher, cost
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -190,6 +190,19 @@ def test_weights_that_do_not_serve_are_explained(
     with pytest.raises(ZooError, match=message) as raised:
         Trainer(tiny(), config(**changes), pool, tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_teacher_s_contract_computes_in_float32(pool: ImagePool) -> None:
+    """The network may run in bfloat16; its demosaic, a convolution too, may not."""
+    teacher, batch = (
+        Teacher("utnet-n", torch.device("cpu")),
+        RawSynthesizer(pool, 64, NoiseRange()).batch(2, torch.Generator().manual_seed(1)),
+    )
+    teacher._model = nn.Conv2d(12, 12, 1)
+    nn.init.zeros_(teacher._model.weight), nn.init.zeros_(teacher._model.bias)
+    exact = teacher(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(teacher(batch), exact, rtol=0, atol=0)
 
 
 def test_what_is_no_compressor_takes_no_denoiser(pool: ImagePool, tmp_path: Path) -> None:
