@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import importlib
@@ -9,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -134,7 +136,7 @@ def export(
         half: ``encoder`` or ``decoder`` of a compressor, which are two files; ``tile`` is the encoder's for both.
 
     Raises:
-        ZooError: a bad request, or a gate that failed (the line says which); nothing is left behind.
+        ZooError: a bad request, a manifest that is none, or a gate that failed (the line says which); nothing is left behind.
     """
     from export.verify import check_gates, verify
 
@@ -156,6 +158,7 @@ def export(
     source, digest = load_source(name, precision, half)
     path, tile = artifact_path(name, target, precision, tile, output_dir, half), _side(spec, tile, half)
     folder = Path(output_dir)
+    _read_manifest(folder)  # what is wrong with it is told before minutes of conversion
     try:
         folder.mkdir(parents=True, exist_ok=True)
         workshop = Path(tempfile.mkdtemp(prefix=".zoo-", dir=folder))
@@ -176,12 +179,14 @@ def export(
         result = ExportResult(
             path, name, target, precision, tile, audit["size_bytes"], digest_of(staged), digest, parity, audit, half
         )
-        if path.is_dir():
-            shutil.rmtree(path)
-        staged.replace(path)
+        with _alone(folder):
+            manifest = _read_manifest(folder)
+            if path.is_dir():
+                shutil.rmtree(path)
+            staged.replace(path)
+            _write_manifest(folder, manifest, result)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-    _update_manifest(folder, result)
     return result
 
 
@@ -191,20 +196,31 @@ def load_source(name: str, precision: str, half: str = "") -> tuple[Any, str]:
     Raises:
         ZooError: no weights, or int8 of a float reference.
     """
-    if precision == "int8":
-        check_int8(name)
-    elif get_spec(name).params == 0:
+    digest = weights_digest(name, precision, half)
+    if not digest:
         return create_model(name), ""
-    file = weights.verified(name, quantized=precision == "int8", half=half)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if precision == "int8":
         from quantize import QuantizedModel
 
-        return QuantizedModel.load(file), digest
+        return QuantizedModel.load(weights.path(name, quantized=True, half=half)), digest
     from zoo.models.layers import fold_norms
 
     model = create_model(name, pretrained=True)
     return fold_norms(model.get_submodule(half) if half else model), digest
+
+
+def weights_digest(name: str, precision: str, half: str = "") -> str:
+    """sha256 of the weights that an artefact is written from; empty for a model without any.
+
+    Raises:
+        ZooError: no weights, or int8 of a float reference.
+    """
+    if precision == "int8":
+        check_int8(name)
+    elif get_spec(name).params == 0:
+        return ""
+    file = weights.verified(name, quantized=precision == "int8", half=half)
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, half: str = "") -> dict[str, str]:
@@ -215,7 +231,10 @@ def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, 
         own |= {"twins": str(spec.codec.twins)} if half == "encoder" else {"fine": str(spec.codec.fine)}
         if half == "decoder":
             edge = "repeat the edge positions of the grid of latents by at least the halo"
-            own |= {"halo": str(spec.codec.decoder_halo), "tile_multiple": "1", "edge": edge}
+            own |= dict.fromkeys(("halo", "margin"), str(spec.codec.decoder_halo)) | {
+                "tile_multiple": "1",
+                "edge": edge,
+            }
     return {
         "model": spec.name,
         "task": spec.task,
@@ -223,6 +242,8 @@ def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, 
         **get_contract(spec.contract).words,
         "halo": str(spec.halo),
         "tile_multiple": str(spec.tile_multiple),
+        "margin": str(-(-spec.halo // spec.tile_multiple) * spec.tile_multiple),
+        "tiles": "tiles start at multiples of tile_multiple and overlap by twice the margin, which is not kept",
         "edge": "mirror the mosaic (reflect without repeating the edge) by at least the halo",
         "licence": spec.licence,
         "weights_sha256": weights_sha256,
@@ -246,15 +267,45 @@ def digest_of(path: Path) -> str:
     return total.hexdigest()
 
 
-def _update_manifest(folder: Path, result: ExportResult) -> None:
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time changes a folder of artefacts; the others wait. The lock is the folder's own: no file is left."""
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a network's folder may know no locks; exports one by one need none
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """What the folder's manifest says; an empty one where there is none yet.
+
+    Raises:
+        ZooError: it cannot be read, or was not written here.
+    """
     file = folder / MANIFEST
     try:
         manifest = json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
-        manifest = {"artifacts": {}}
+    except (FileNotFoundError, NotADirectoryError):
+        return {"artifacts": {}}
+    except (OSError, ValueError):
+        manifest = None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("artifacts"), dict):
+        raise ZooError(
+            f"{file}: cannot be read as a manifest of `zoo export`; move it away, or give another --output-dir"
+        )
+    return manifest
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any], result: ExportResult) -> None:
+    """The manifest with one artefact more; those that were deleted since are not listed."""
+    file = folder / MANIFEST
     stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     manifest["artifacts"][result.path.name] = result.to_json() | {"exported": stamp}
-    # Artefacts that were deleted since are not listed.
     manifest["artifacts"] = {k: v for k, v in sorted(manifest["artifacts"].items()) if (folder / k).exists()}
     temporary = folder / f".{MANIFEST}.{os.getpid()}"
     temporary.write_text(json.dumps(manifest, indent=1) + "\n")

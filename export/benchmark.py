@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from export import digest_of, load_source, target_module, versions
-from export.target import Runner, contract_in
+from export.target import Runner, contract_in, last_words
 from export.verify import encode_centre
 from zoo.errors import ZooError
 from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
@@ -34,10 +34,8 @@ _PEAK_MACS = _PEAK_LAYERS * 9 * _PEAK_WIDTH**2 + (IN_CHANNELS + OUT_CHANNELS) * 
 _PEAK_GOP = 2 * _PEAK_MACS * _PEAK_TILE**2 / 1e9
 
 
-def benchmark(
-    path: Path, *, threads: int = 1, warmup_runs: int = 5, num_runs: int = 30, compare: bool = True
-) -> dict[str, Any]:
-    """Time an artefact, and in the same run its fp32 twin and a large convolution.
+def benchmark(path: Path, *, threads: int = 1, warmup_runs: int = 5, num_runs: int = 30) -> dict[str, Any]:
+    """Time an artefact, and in the same run its fp32 twin, unless it is fp32, and a large convolution, also in int8 if it is.
 
     Runs take turns, so that a busy machine slows all of them alike; compare ratios, not milliseconds of different runs.
 
@@ -46,11 +44,10 @@ def benchmark(
         threads: CPU threads of the runtime.
         warmup_runs: runs before the clock starts.
         num_runs: timed runs of each.
-        compare: also time the fp32 twin of an int8 or fp16 artefact, and the peak convolution in fp32 and, of int8, in int8.
 
     Returns:
         ``ms`` (median, p10, p90, min), ``ms_per_megapixel`` (of sensor pixels in the whole tile, halo included),
-        ``peak_rss_mb``, ``sha256`` of the artefact, ``versions`` and ``machine`` (:func:`host`); with ``compare``: ``gops``,
+        ``peak_rss_mb``, ``sha256`` of the artefact, ``versions`` and ``machine`` (:func:`host`); of all but Core ML ``gops``,
         ``share_of_fp32_peak`` or, of int8, ``share_of_int8_peak``, and ``speedup_over_fp32`` of all but fp32.
 
     Raises:
@@ -90,23 +87,21 @@ def benchmark(
         chosen = found["compute_units"]["ALL"]
         return report | found | {key: chosen[key] for key in ("ms", "ms_per_megapixel")}
     calls = {"own": _ready(module, path, threads)}
-    if compare:
-        calls |= {name: _ready(module, rival, threads) for name, rival in _rivals(target, metadata).items()}
+    calls |= {name: _ready(module, rival, threads) for name, rival in _rivals(target, metadata).items()}
     times = _interleaved(calls, warmup_runs, num_runs)
     own = times["own"]
     report["ms"] = spread(own)
     megapixels = megapixels_of(metadata)
     report["ms_per_megapixel"] = round(statistics.median(own) / megapixels, 3)
-    if compare:
-        # Ratios of minima: what the machine can do, least touched by what else runs on it.
-        best = {name: min(t) for name, t in times.items()}
-        precision = "int8" if metadata["precision"] == "int8" else "fp32"
-        gops = 2 * _gmac_per_megapixel(metadata) * megapixels / (best["own"] / 1e3)
-        peaks = {name.removeprefix("peak_"): _PEAK_GOP / (ms / 1e3) for name, ms in best.items() if "peak" in name}
-        report |= {"gops": round(gops, 1), f"share_of_{precision}_peak": round(gops / peaks[precision], 4)}
-        report |= {f"peak_{name}_gops": round(peak, 1) for name, peak in peaks.items()}
-        if "fp32" in best:
-            report |= {"speedup_over_fp32": round(best["fp32"] / best["own"], 3), "fp32_ms": round(best["fp32"], 4)}
+    # Ratios of minima: what the machine can do, least touched by what else runs on it.
+    best = {name: min(t) for name, t in times.items()}
+    precision = "int8" if metadata["precision"] == "int8" else "fp32"
+    gops = 2 * _gmac_per_megapixel(metadata) * megapixels / (best["own"] / 1e3)
+    peaks = {name.removeprefix("peak_"): _PEAK_GOP / (ms / 1e3) for name, ms in best.items() if "peak" in name}
+    report |= {"gops": round(gops, 1), f"share_of_{precision}_peak": round(gops / peaks[precision], 4)}
+    report |= {f"peak_{name}_gops": round(peak, 1) for name, peak in peaks.items()}
+    if "fp32" in best:
+        report |= {"speedup_over_fp32": round(best["fp32"] / best["own"], 3), "fp32_ms": round(best["fp32"], 4)}
     return report
 
 
@@ -238,7 +233,7 @@ def _fresh_process_rss(path: Path, threads: int) -> float | None:
     command = [sys.executable, "-c", code, str(path), str(threads)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise ZooError(f"{path.name}: does not run in a process of its own: {result.stderr.strip().splitlines()[-1]}")
+        raise ZooError(f"{path.name}: does not run in a process of its own: {last_words(result)}")
     return float(result.stdout.split()[-1])
 
 

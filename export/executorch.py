@@ -32,13 +32,14 @@ from export.target import (
     existing,
     parse_metadata,
     quiet,
+    readable,
     staged,
     stamp,
 )
-from zoo.errors import ZooError
 
 TARGET = "executorch"
 SUFFIX = "pte"
+_KIND = "ExecuTorch program"
 
 # XNNPACK's names of the types, in ours. Weights are quantised per channel ("qc"), activations per tensor.
 _DTYPES = {"fp32": "fp32", "fp16": "fp16", "qint8": "int8", "qcint8": "int8", "qint32": "int32", "qcint32": "int32"}
@@ -90,9 +91,10 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     """
     path = existing(path, SUFFIX)
     program = _load(path)
-    if METADATA_KEY not in program.method_names:
-        return parse_metadata(None, path)
-    return parse_metadata(program.load_method(METADATA_KEY).execute(())[0], path)
+    with quiet(), readable(path, _KIND):
+        known = METADATA_KEY in program.method_names
+        text = program.load_method(METADATA_KEY).execute(())[0] if known else None
+    return parse_metadata(text, path)
 
 
 def runner(path: Path | str, threads: int = 1) -> Runner:
@@ -103,7 +105,7 @@ def runner(path: Path | str, threads: int = 1) -> Runner:
         threads: size of XNNPACK's thread pool. The pool belongs to the process: the last runner made decides for all.
 
     Raises:
-        ZooError: no such file, or not one of ours.
+        ZooError: no such file, damaged, or not one of ours.
     """
     return _ExecuTorchRunner(existing(path, SUFFIX), threads)
 
@@ -117,7 +119,8 @@ class _ExecuTorchRunner(Runner):
             portable_lib._unsafe_reset_threadpool(threads)  # a method keeps the pool that it was loaded with
             # The method points into its program: without this reference it runs on freed memory.
             self._program = _load(path)
-            self._method = self._program.load_method("forward")._method
+            with readable(path, _KIND):
+                self._method = self._program.load_method("forward")._method
 
     def _feed(self, x: NDArray[np.float32]) -> None:
         # The method reads this memory at every run, so it has to live on.
@@ -137,14 +140,17 @@ def _load(path: Path) -> Any:
     with quiet():
         from executorch.runtime import Runtime, Verification
 
-        return Runtime.get().load_program(data, verification=Verification.Minimal)
+        runtime = Runtime.get()
+        with readable(path, _KIND):
+            return runtime.load_program(data, verification=Verification.Minimal)
 
 
 def _read(path: Path) -> bytes:
     """The bytes of a file that starts like a program."""
-    data = path.read_bytes()
-    if data[4:6] != b"ET":  # the flatbuffer's identifier, ET12 today
-        raise ZooError(f"{path} is not a readable ExecuTorch program")
+    with readable(path, _KIND):
+        data = path.read_bytes()
+        if data[4:6] != b"ET":  # the flatbuffer's identifier, ET12 today
+            raise ValueError("another format")
     return data
 
 
@@ -155,15 +161,16 @@ def audit(path: Path | str) -> dict[str, Any]:
         See :func:`export.target.audit_report`; operator names are XNNPACK's, or the kernel's where it is not delegated.
 
     Raises:
-        ZooError: no such file.
+        ZooError: no such file, or damaged.
     """
     path = existing(path, SUFFIX)
     data = _read(path)
     with quiet():
         from executorch.exir._serialize._program import deserialize_pte_binary
 
-        program = deserialize_pte_binary(data).program
-    plan = next(p for p in program.execution_plan if p.name == "forward")
+        with readable(path, _KIND):
+            program = deserialize_pte_binary(data).program
+            plan = next(p for p in program.execution_plan if p.name == "forward")
     nodes = []
     for delegate in plan.delegates:
         nodes += _delegated_nodes(bytes(program.backend_delegate_data[delegate.processed.index].data))

@@ -31,6 +31,7 @@ from export.target import (
     existing,
     parse_metadata,
     quiet,
+    readable,
     staged,
     stamp,
 )
@@ -38,6 +39,7 @@ from zoo.errors import ZooError
 
 TARGET = "litert"
 SUFFIX = "tflite"
+_KIND = "LiteRT model"
 
 # XNNPACK's delegate reads this entry (its README, "Floating-Point (IEEE FP16) Operators"): operators and sums in half
 # precision. Not yet seen at work: this needs an ARMv8.2 CPU.
@@ -228,20 +230,24 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     """
     path = existing(path, SUFFIX)
     model = _model(path)
-    for entry in model.metadata or []:
-        if entry.name.decode() == METADATA_KEY:
-            return parse_metadata(bytes(model.buffers[entry.buffer].data), path)
-    return parse_metadata(None, path)
+    with readable(path, _KIND):
+        entries = {entry.name.decode(): entry.buffer for entry in model.metadata or []}
+        text = bytes(model.buffers[entries[METADATA_KEY]].data) if METADATA_KEY in entries else None
+    return parse_metadata(text, path)
 
 
 def _model(path: Path) -> Any:
     """The file as objects."""
     from ai_edge_litert import schema_py_generated as schema
 
-    data = path.read_bytes()
-    if data[4:8] != b"TFL3":
-        raise ZooError(f"{path} is not a readable LiteRT model")
-    return schema.ModelT.InitFromPackedBuf(data, 0)
+    with readable(path, _KIND):
+        data = path.read_bytes()
+        if data[4:8] != b"TFL3":
+            raise ValueError("another format")
+        model = schema.ModelT.InitFromPackedBuf(data, 0)
+        if not model.subgraphs:
+            raise ValueError("no network")
+    return model
 
 
 def runner(path: Path | str, threads: int = 1) -> Runner:
@@ -252,7 +258,7 @@ def runner(path: Path | str, threads: int = 1) -> Runner:
         threads: number of threads, this runner's own.
 
     Raises:
-        ZooError: no such file, or not one of ours.
+        ZooError: no such file, damaged, or not one of ours.
     """
     return _LiteRTRunner(existing(path, SUFFIX), threads)
 
@@ -279,8 +285,9 @@ def _interpreter(path: Path, threads: int) -> Any:
     with quiet():
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
-        interpreter.allocate_tensors()
+        with readable(path, _KIND):
+            interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
+            interpreter.allocate_tensors()
     return interpreter
 
 
@@ -292,7 +299,7 @@ def audit(path: Path | str) -> dict[str, Any]:
         does it once, at load.
 
     Raises:
-        ZooError: no such file.
+        ZooError: no such file, or damaged.
     """
     path = existing(path, SUFFIX)
     model = _model(path)

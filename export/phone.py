@@ -176,7 +176,7 @@ def _run(
     options = f"--input input.bin --output output.bin --warmup {warmup} --runs {runs} --threads {threads}"
     options += f" --seconds {seconds:g}" if seconds else ""
     # A shell of its own, so that its number is the runner's and the one around it lives to tell how the runner ended.
-    start = shlex.quote(f"echo $$ > pid && exec {mask}{bundle.command} {model} {options}")
+    start = shlex.quote(f"echo $$ > pid && exec {mask}{bundle.command} {shlex.quote(model)} {options}")
     done = phone.shell(f"cd {FOLDER} && chmod 755 ./* && sh -c {start}", check=False, timeout=seconds + 600)
     words = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
     if done.returncode == _SIGKILL:

@@ -8,6 +8,7 @@ pushed with it, and the loader is started instead of the runner. A runner built 
 
 from __future__ import annotations
 
+import shlex
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +64,11 @@ class Bundle:
     @property
     def command(self) -> str:
         """How the phone's shell starts it, from the folder that it was pushed to."""
+        program = shlex.quote(f"./{self.program.name}")
         if any(f.name == LOADER for f in self.files):
-            return f"./{LOADER} --library-path . ./{self.program.name}"
+            return f"./{LOADER} --library-path . {program}"
         # The NDK's libc++_shared.so and a runtime's own libraries, where there are any.
-        return f"env LD_LIBRARY_PATH=. ./{self.program.name}"
+        return f"env LD_LIBRARY_PATH=. {program}"
 
     def check(self, abis: tuple[str, ...]) -> None:
         """Refuse a phone that cannot run it.

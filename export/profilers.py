@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from export.target import quiet
+from export.target import last_words, quiet
 from zoo.errors import ZooError
 
 METHODS = {
@@ -273,7 +273,9 @@ def _executorch(path: Path, x: np.ndarray, threads: int, warmup_runs: int, num_r
         folder = Path(name)
         (folder / "shim.c").write_text(_SHIM)
         build = [compiler, "-shared", "-fPIC", "-O1", "-o", str(folder / "shim.so"), str(folder / "shim.c"), "-ldl"]
-        subprocess.run(build, check=True, capture_output=True)
+        built = subprocess.run(build, check=False, capture_output=True, text=True)
+        if built.returncode:
+            raise ZooError(f"{path.name}: cannot be profiled, since {compiler} fails: {last_words(built)}")
         np.save(folder / "x.npy", x)
         code = "import sys; from export.profilers import _executorch_child; _executorch_child(*sys.argv[1:])"
         arguments = [str(path), str(folder), str(threads), str(warmup_runs), str(num_runs)]
@@ -281,7 +283,7 @@ def _executorch(path: Path, x: np.ndarray, threads: int, warmup_runs: int, num_r
         command = [sys.executable, "-c", code, *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ZooError(f"{path.name}: cannot be profiled: {done.stderr.strip().splitlines()[-1]}")
+            raise ZooError(f"{path.name}: cannot be profiled: {last_words(done)}")
         saved = json.loads((folder / "trace.json").read_text())
     return Trace([Timed(**t) for t in saved["operators"]], saved["wall_us"])
 

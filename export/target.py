@@ -20,6 +20,8 @@ import copy
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -269,6 +271,40 @@ def existing(path: Path | str, suffix: str) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def readable(path: Path, kind: str) -> Iterator[None]:
+    """Whatever fails within is the file's fault: parsers meet damaged bytes with any exception that there is.
+
+    Args:
+        path: what is being read.
+        kind: what it should be, such as ``"LiteRT model"``.
+
+    Raises:
+        ZooError: something failed.
+    """
+    try:
+        yield
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ZooError(
+            f"{path} is not a readable {kind}; it may be cut off: copy it again, or write it anew with `zoo export`"
+        ) from error
+
+
+def last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """Why a process failed: its last line on stderr, or how it ended, since what is killed says nothing."""
+    if lines := done.stderr.strip().splitlines():
+        return lines[-1]
+    if done.returncode >= 0:
+        return f"ended with status {done.returncode}"
+    try:
+        name = signal.Signals(-done.returncode).name
+    except ValueError:
+        name = f"signal {-done.returncode}"
+    return f"was ended by {name}" + ", perhaps for want of memory" * (name == "SIGKILL")
+
+
 def size_bytes(path: Path) -> int:
     """Size of a file, or of all files in a folder."""
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
@@ -295,7 +331,7 @@ def staged(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what a library prints and warns; show it after all if the library fails.
+    """Hold back what a library prints and warns; show it after all if the library fails and no :class:`ZooError` says why.
 
     The converters report progress, versions and CPU probing on both streams, partly from C++: hence the descriptors.
     """
@@ -315,6 +351,8 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
+        except ZooError:
+            raise
         except BaseException:
             undo.close()
             held.seek(0)

@@ -29,7 +29,8 @@ class QuantizedModel:
         name: registered model name.
         recipe: ``"ptq"`` or ``"qat"``.
         prepared: graph with fake quantisation and fixed ranges (see :mod:`quantize.recipe`).
-        facts: JSON-able record: float weights' sha256, calibration, training, largest activation, versions.
+        facts: JSON-able record: calibration, training, largest activation, versions, and as ``start_sha256`` what
+            :func:`quantize.qat.state_sha256` says of the float weights.
         half: of a compressor: ``"encoder"`` or ``"decoder"``, else empty.
     """
 

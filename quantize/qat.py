@@ -48,10 +48,11 @@ def post_training(name: str, model: nn.Module, pool: ImagePool, config: TrainCon
         ZooError: a float reference.
     """
     check_int8(name)
+    start = state_sha256(model)
     inputs = list(_calibration_inputs(contract_of(model, name), pool, config))
     prepared = prepare(equalise(model, inputs[:EQUALISING_BATCHES]))
     extremes = calibrate(prepared, inputs)
-    facts = calibration_facts(extremes, pool, config)
+    facts = {"start_sha256": start, **calibration_facts(extremes, pool, config)}
     return QuantizedModel(name, "ptq", prepared, facts)
 
 
@@ -65,20 +66,25 @@ def calibration_facts(extremes: dict[str, float], pool: ImagePool, config: Train
     }
 
 
+def state_sha256(model: nn.Module) -> str:
+    """Of a model's tensors and their names, however a file holds them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def claim(folder: Path, model: nn.Module) -> None:
     """Make a folder one of fine-tuning these float weights: what is found there is resumed, whatever it started from.
 
     Raises:
         ZooError: it holds fine-tuning of others.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    note = folder / "start.sha256"
-    if (folder / CHECKPOINT).exists() and (not note.exists() or note.read_text() != digest.hexdigest()):
+    digest, note = state_sha256(model), folder / "start.sha256"
+    if (folder / CHECKPOINT).exists() and (not note.exists() or note.read_text() != digest):
         raise ZooError(f"{folder}: holds fine-tuning of other float weights; give another --output-dir, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(digest.hexdigest())
+    note.write_text(digest)
 
 
 def finetune(

@@ -137,13 +137,6 @@ def _origin(node: Any) -> fx.Node:
     return node
 
 
-def _layer_path(node: fx.Node) -> str:
-    """Path of the innermost layer that a node comes from; empty for the network itself."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = list(stack.values())[-1][0] if stack else ""
-    return str(path).removeprefix("L['self'].").replace("['", ".").replace("']", "")
-
-
 def _layer_of(node: fx.Node) -> str:
     """The convolution that a node is, or that it is the ReLU of; empty for anything else."""
     while node.op == "call_function" and "relu" in str(node.target):

@@ -63,13 +63,14 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     from safetensors.torch import save_file
 
     from zoo.codec.learned import save_tables
-    from zoo.models.registry import get_spec
+    from zoo.models.registry import get_spec, halves
     from zoo.training.trainer import CHECKPOINT, read_checkpoint
     from zoo.training.transfer import averaged, spent
 
     tensors, meta = read_checkpoint(run / CHECKPOINT)
     name = meta["config"]["model"]
     codec = get_spec(name).codec
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     average = {k: v.contiguous() for k, v in averaged(tensors).items()}
     if not get_spec(name).int8:
         average = {k: v.half() if v.is_floating_point() else v for k, v in average.items()}
@@ -85,7 +86,6 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
         save_tables(folder / weights.tables_path(name).name, entropy, gains)
         files.append(folder / weights.tables_path(name).name)
         task = "joint denoising, demosaicing and compression"
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     _update_card(
         folder,
         name,
@@ -104,6 +104,8 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
             **({"tables": facts} if codec else {}),
             **earlier,
         },
+        # int8 files of other weights than these are none of this model's any more.
+        gone=[weights.path(name, quantized=True, half=half).name for half in halves(name)],
     )
     return file
 
@@ -133,9 +135,9 @@ def _make_tables(
         latents = merge_twins(channels, model.twins)
         factors = 1 / latents.abs().amax((0, 2, 3)).clamp_min(1e-6)
         model.rescale_latents(factors)
-        model.tie_fine()
         if isinstance(model.decoder, Decoder):
             model.decoder.level(model.fed(latents * factors[:, None, None]))
+        model.tie_decoder()
         state = {k: v.contiguous() for k, v in model.state_dict().items()}
     counted = _raws(trained_on(pool.images), pool, config, _COUNTED_RAWS, seed=13)
     tables, gains, facts = fit_tables(model, counted, validation_raws(pool, config))
@@ -185,12 +187,24 @@ def _raws(
 
 
 def publish_quantized(source: Path, *, folder: Path = weights.FOLDER) -> Path:
-    """Copy a quantised model of `zoo quantize` beside its float weights and note it on the card."""
+    """Copy a quantised model of `zoo quantize` beside its float weights and note it on the card.
+
+    Raises:
+        ZooError: there are no float weights, or they are not those that it was made from.
+    """
+    from safetensors.torch import load_file
+
     from quantize import QuantizedModel
+    from quantize.qat import state_sha256
+    from zoo.models.registry import create_model
 
     model = QuantizedModel.load(source)
-    if (facts := weights.card(model.name)) is None:
+    if (facts := weights.card(model.name, folder)) is None:
         raise ZooError(f"{model.name}: publish its float weights first")
+    network = create_model(model.name)
+    network.load_state_dict(load_file(folder / weights.path(model.name).name))
+    if model.facts.get("start_sha256") != state_sha256(network):
+        raise ZooError(f"{source}: was made from other float weights than {model.name} has; quantise those")
     file = folder / weights.path(model.name, quantized=True, half=model.half).name
     shutil.copyfile(source, temporary := file.with_name(f".{file.name}.{os.getpid()}"))
     earlier = _replace(temporary, file, model.name)
@@ -204,7 +218,7 @@ def _replace(made: Path, file: Path, name: str) -> dict[str, dict[str, list[str]
     """Move a file to where it ships. What the card then says of files before it that hold the same layers: times measured with
     them still hold.
     """
-    before = weights.card(name) or {}
+    before = weights.card(name, file.parent) or {}
     earlier = {n: list(digests) for n, digests in before.get("earlier", {}).items()}
     if not file.exists() or _layers(file) != _layers(made):
         earlier.pop(file.name, None)
@@ -223,12 +237,12 @@ def _layers(file: Path) -> dict[str, tuple[list[int], str]]:
         return {name: (part.get_shape(), part.get_dtype()) for name, part in parts.items()}
 
 
-def _update_card(folder: Path, name: str, files: list[Path], facts: dict) -> None:
+def _update_card(folder: Path, name: str, files: list[Path], facts: dict, gone: Sequence[str] = ()) -> None:
     import yaml
 
-    before = weights.card(name) or {}
+    before = (weights.card(name, folder) or {}).get("sha256", {})
     digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    facts["sha256"] = {**before.get("sha256", {}), **digests}
+    facts["sha256"] = {**{k: v for k, v in before.items() if k not in gone}, **digests}
     temporary = folder / f".{name}.yaml.{os.getpid()}"
     temporary.write_text(yaml.safe_dump(facts, sort_keys=False, width=120))
     temporary.replace(folder / f"{name}.yaml")

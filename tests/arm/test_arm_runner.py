@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tools.arm import emulate
 from tools.arm import provision as provisioning
 from tools.arm.emulate import run, write_artifact
 from tools.arm.provision import CPUS, TARGETS, Arm, provision
@@ -145,6 +146,16 @@ def test_wrong_requests_are_refused(tmp_path: Path) -> None:
         write_artifact("utnet-n", "litert", "int8", 63, tmp_path)
     with pytest.raises(ZooError, match="compressor"):
         write_artifact("bayer-codec-s", "litert", "int8", 64, tmp_path)
+
+
+def test_a_runner_that_hangs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "runner"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(Arm, "runner", lambda self, target, arch: program)
+    monkeypatch.setattr(emulate, "_TIMEOUT", 0.1)
+    with pytest.raises(ZooError, match=r"^x\.tflite on this machine: no answer within 0\.1 s"):
+        run(Arm(tmp_path), tmp_path / "x.tflite", np.zeros(3, np.float32))
 
 
 @pytest.mark.arm

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,13 @@ def test_list_json(zoo, shipped):
     assert list(rows) == list_models("utnet-*")
     assert (rows["utnet-n"]["weights"], rows["utnet-n"]["psnr_db"]) == (["fp32"], 35.0)
     assert (rows["utnet-m"]["weights"], rows["utnet-m"]["psnr_db"]) == ([], None)
+
+
+def test_list_compares_no_model_that_only_demosaics(zoo):
+    rows = {row["name"]: row for row in json.loads(zoo("list", "utnet-*", "--json")[1])}
+    assert rows["utnet-demosaic"]["psnr_db"] is None  # its validation holds no noise
+    assert rows["utnet-n"]["psnr_db"] > 30
+    assert zoo("list", "utnet-demosaic")[1].split()[-1] == "-"
 
 
 def test_list_table(zoo, shipped):
@@ -128,6 +138,20 @@ def test_debug_shows_the_traceback():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [["--output-dir", "out"], ["--check"], ["--update"]])
+def test_a_report_of_nothing(zoo, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    code, out, err = zoo("report", "--evidence", "empty", *words)
+    assert (code, out, err) == (
+        2,
+        "",
+        "error: empty: holds no records; give the folder that they lie in with --evidence\n",
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+    assert zoo("report", "--evidence", "missing", *words)[0] == 2
+
+
 def test_a_bug_is_called_one(zoo, monkeypatch):
     monkeypatch.setattr(weights, "card", lambda name: 1 / 0)
     code, _, err = zoo("list")
@@ -143,6 +167,29 @@ def test_ctrl_c(zoo, monkeypatch):
 
     monkeypatch.setattr(weights, "card", interrupt)
     assert zoo("list")[0] == 130
+
+
+def test_signals_stop_the_verb_and_are_given_back(zoo, monkeypatch):
+    def stop(name):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(weights, "card", stop)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        code, out, err = zoo("list")
+        assert (code, out, err) == (143, "", "error: stopped by SIGTERM\n")
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as nohup does with SIGHUP
+        monkeypatch.setattr(weights, "card", lambda name: stop(name) or {})
+        assert zoo("list")[0] == 0
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_other_threads_may_call_it(zoo):
+    with ThreadPoolExecutor(1) as worker:
+        assert worker.submit(main, ["list"]).result() == 0
 
 
 def test_a_closed_pipe_is_no_error():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +123,7 @@ def test_salvage(zoo, packed, tmp_path):
     code, _, err = zoo("decompress", packed, "-o", out)
     assert (code, err.count("\n"), out.exists()) == (2, 1, False)
     assert "damaged" in err
+    assert "with --salvage" in err
     assert "damaged: 1" in zoo("show", packed)[1]
     code, said, _ = zoo("decompress", packed, "-o", out, "--salvage")
     assert code == 0
@@ -204,6 +207,8 @@ def test_files_of_a_model_without_weights(zoo, packed, tmp_path, monkeypatch):
         (["-o", "a.rzc", "--model", "utnet-m"], "is no compressor"),
         (["-o", "a.rzc", "--model", "balle-rgb"], "no weights ship with this version; make them with `zoo train`"),
         (["-o", "a.rzc", "--threads", "0"], "1 or more"),
+        (["-o", "a.rzc", "--threads", "100000"], "--threads is 1024 or less, not 100000"),
+        (["-o", "a" * 300 + "/a.rzc"], "cannot be opened (File name too long); choose another name"),
     ],
 )
 def test_bad_options(zoo, compressor, photo, tmp_path, monkeypatch, options, text):
@@ -224,7 +229,10 @@ def test_bad_options(zoo, compressor, photo, tmp_path, monkeypatch, options, tex
         (["-o", "no/a.png"], "there is no folder"),
         (["-o", "a.png", "--rect", "1,2,3"], "Y,X,H,W"),
         (["-o", "a.png", "--rect", "0,0,62,1"], "lies outside its 61x90 pixels"),
-        (["-o", "a.png", "--rect", "0,0,0,1"], "lies outside"),
+        (["-o", "a.png", "--rect", "50,0,12,1"], "the part 50,0,12,1 (top, left, height, width) lies outside"),
+        (["-o", "a.png", "--rect", "0,0,0,1"], "the part 0,0,0,1 (top, left, height, width) is empty"),
+        (["-o", "a" * 300 + "/a.png"], "cannot be opened (File name too long); choose another name"),
+        (["-o", "a.png", "--threads", "100000"], "--threads is 1024 or less, not 100000"),
         (["-o", "a.png", "--threads", "0"], "1 or more"),
     ],
 )
@@ -234,6 +242,30 @@ def test_bad_options_of_decompress(zoo, packed, tmp_path, monkeypatch, options, 
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert text in err
     assert written(tmp_path) == ["a.rzc"]
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "check its permissions"),
+        (OSError(errno.ENAMETOOLONG, "File name too long"), "choose another name"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["compress", "denoise"])
+def test_names_that_cannot_be_looked_at(zoo, tmp_path, monkeypatch, verb, error, fix):
+    def exists(path, **_):
+        error.filename = str(path)
+        raise error
+
+    monkeypatch.setattr(Path, "exists", exists)  # root may enter any folder
+    code, out, err = zoo(verb, tmp_path / "locked" / "a.dng", "-o", tmp_path / "a.rzc")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"a.dng: cannot be opened ({error.strerror}); {fix}" in err
+
+
+def test_capitals_and_what_else_is_wrong(zoo, tmp_path):
+    """The name is looked at first, so a missing photo shows that it passed."""
+    assert "no such file" in zoo("compress", tmp_path / "x.dng", "-o", tmp_path / "X.RZC")[2]
 
 
 def test_missing_files(zoo, compressor, tmp_path):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +72,43 @@ def test_the_others_go_on_when_one_fails(zoo, shipped, photo, tmp_path):
     code, out, err = zoo("denoise", *inputs, "-o", tmp_path / "out", "--model", MODEL, "--json")
     assert code == 2
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["photo.tiff"]
-    last = err.strip().splitlines()[-1]
-    assert last.startswith("error: 2 of 3 files failed")
-    assert "fake.dng" in last
-    assert "missing.dng" in last
+    first, second, last = err.strip().splitlines()
+    assert "fake.dng" in first
+    assert "missing.dng" in second
+    assert last == "error: 2 of 3 files failed"
     assert len(json.loads(out)["errors"]) == 2
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_the_others_go_on_after_a_bug_too(zoo, shipped, photo, tmp_path, monkeypatch, debug):
+    def read(path):
+        if path.name == "a.dng":
+            raise IndexError("no such\nrow")
+        return read_raw(path)
+
+    monkeypatch.setattr("zoo.raw.read_raw", read)
+    inputs = [photo("a.dng"), photo("b.dng")]
+    code, out, err = zoo("denoise", *inputs, "-o", tmp_path / "out", "--model", MODEL, "--json", *debug)
+    assert code == 2
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["b.tiff"]
+    line = f"{inputs[0]}: IndexError: no such row; this is a bug, --debug shows where"
+    assert json.loads(out)["errors"] == [line]
+    errors = [text for text in err.splitlines() if text.startswith("error: ")]
+    assert errors == [f"error: {line}", "error: 1 of 2 files failed"]
+    assert ("in read\n" in err) == bool(debug)
+    assert zoo("denoise", inputs[0], "-o", tmp_path / "a.tiff", "--model", MODEL)[0] == 1  # alone, it ends the program
+
+
+@pytest.mark.parametrize("inputs", [["photo.dng"], ["photo.dng", "b.dng"]])
+def test_names_that_are_too_long(zoo, shipped, photo, tmp_path, monkeypatch, inputs):
+    monkeypatch.chdir(tmp_path)
+    for name in inputs:
+        photo(name)
+    for arguments in ([*inputs, "-o", "a" * 300 + ".tiff"], ["a" * 300 + ".dng", "-o", "a.tiff"]):
+        code, _, err = zoo("denoise", *arguments, "--model", MODEL)
+        assert code == 2
+        assert "File name too long" in err
+        assert err.count("\n") == 1
 
 
 def test_the_api_agrees_with_the_cli(zoo, shipped, photo, tmp_path):
@@ -106,14 +141,19 @@ def test_a_photo_one_pixel_odd_each_way(zoo, shipped, photo, tmp_path):
         (["-o", "a.tiff", "--runtime", "torhc"], "did you mean 'torch'"),
         (["-o", "a.tiff", "--precision", "int9"], "did you mean 'int8'"),
         (["-o", "a.tiff", "--precision", "int8", "--model", MODEL], "torch runs fp32, not int8"),
-        (["-o", "out", "--format", "tif"], "did you mean 'tiff'"),
+        (["-o", "out", "--format", "tif_"], "did you mean 'tiff'"),
+        (["-o", "-"], "not go to the standard output; name a file or a folder"),
+        (["photo.dng", "-o", "out"], "photo.dng: is given twice; leave one of them out"),
+        ([".", "-o", "out"], "photo.dng: is given twice; leave one of them out"),
         (["-o", "a.png", "--format", "tiff"], "suffix says png"),
         (["-o", "a.gif"], "no format has the suffix"),
         (["-o", "nowhere/a.tiff"], "there is no folder"),
         (["-o", "a.png", "--linear"], "8 bits"),
         (["-o", "a.dng", "--exposure", "1"], "raw developer"),
         (["-o", "a.tiff", "--tile", "100", "--model", MODEL], "multiples of 8 from 56"),
+        (["-o", "a.tiff", "--tile", "1000000"], "tile 1000000 is too large: 4096 packed pixels or less"),
         (["-o", "a.tiff", "--threads", "0"], "1 or more"),
+        (["-o", "a.tiff", "--threads", "100000"], "--threads is 1024 or less, not 100000"),
         (["-o", "a.tiff", "--noise-scale", "0", "--model", MODEL], "noise scale"),
         (["-o", "photo.dng", "--model", MODEL], "the raw itself"),
         (["-o", "out", "--model", "nothing.pte"], "does not exist"),
@@ -188,12 +228,16 @@ def test_damaged_weights(zoo, shipped, photo, tmp_path, size):
 
 
 def test_a_damaged_artefact(zoo, shipped, photo, tmp_path):
-    for name in ("bad.pte", "bad.tflite"):
-        (tmp_path / name).write_bytes(b"no program" * 100)
+    # The first bytes of such files, as a copy that was cut off has them, and something else.
+    begun = {"cut.pte": b"\x24\0\0\0ET12", "cut.tflite": b"\x20\0\0\0TFL3"}
+    others = dict.fromkeys(("bad.pte", "bad.tflite"), b"no program" * 100)
+    for name, content in (begun | others).items():
+        (tmp_path / name).write_bytes(content)
         code, _, err = zoo("denoise", photo(), "-o", tmp_path / "a.tiff", "--model", tmp_path / name)
         assert code == 2
-        assert name in err
-    assert written(tmp_path) == ["bad.pte", "bad.tflite"]
+        assert f"{name} is not a readable" in err
+        assert err.count("\n") == 1
+    assert written(tmp_path) == sorted(begun | others)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -220,6 +264,69 @@ def test_a_folder_that_cannot_be_one(zoo, shipped, photo, tmp_path):
         assert code == 2
         assert err.count("\n") == 1
     assert written(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("format", ["jpg", "jpeg", "tif", "tiff"])
+def test_formats_by_their_short_names(zoo, shipped, photo, tmp_path, format):
+    assert zoo("denoise", photo(), "-o", tmp_path / "out", "--model", MODEL, "--format", format)[0] == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [f"photo.{format}"]
+    assert zoo("denoise", photo(), "-o", tmp_path / f"a.{format}", "--model", MODEL, "--format", format)[0] == 0
+
+
+def test_another_raw_in_the_folder_is_not_overwritten(zoo, shipped, photo, tmp_path):
+    folder = tmp_path / "both"
+    folder.mkdir()
+    meta = {"black": 10, "white": 4095, "cfa": "RGGB"}
+    np.savez(folder / "IMG_1.npz", mosaic=np.full((40, 60), 900, np.uint16), meta=json.dumps(meta))
+    raw = photo().rename(folder / "IMG_1.dng")
+    before = raw.read_bytes()
+    command = ["denoise", folder / "IMG_1.npz", "-o", folder, "--model", MODEL, "--format", "dng"]
+    code, out, err = zoo(*command)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{raw}: is a DNG that raw-zoo did not write and would be overwritten" in err
+    assert raw.read_bytes() == before
+    assert sorted(p.name for p in folder.iterdir()) == ["IMG_1.dng", "IMG_1.npz"]
+    raw.unlink()
+    assert [zoo(*command)[0] for _ in range(2)] == [0, 0]  # its own picture may be made again
+
+
+@pytest.mark.parametrize("threads", [0, -3, 100000])
+def test_threads_of_the_api(shipped, photo, threads):
+    with pytest.raises(package.ZooError, match=f"threads is 1.* or (more|less), not {threads}"):
+        package.denoise(photo(), model=MODEL, threads=threads)
+
+
+_SLOW = """
+import sys, time
+from zoo.cli import main
+from zoo.inference import restore
+run_tile = restore.run_tile
+
+def slow(*arguments):
+    print("tile", flush=True)
+    time.sleep(0.3)
+    return run_tile(*arguments)
+
+restore.run_tile = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("name", ["a.tiff", "a.dng"])
+def test_signals_leave_nothing_behind(photo, tmp_path, number, code, name):
+    command = [sys.executable, "-c", _SLOW, "denoise", photo(size=(900, 90)), "-o", tmp_path / name]
+    options = ["--model", "passthrough", "--tile", "64"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "tile\n"
+        for _ in range(4):  # so that pixels are written already
+            process.stdout.readline()
+        assert any(p.name.startswith(".a.") for p in tmp_path.iterdir())
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert written(tmp_path) == []
 
 
 def test_two_photos_with_one_name(zoo, shipped, photo, tmp_path):
@@ -255,6 +362,20 @@ def test_runtimes_agree(zoo, shipped, photo, tmp_path, monkeypatch):
     code, _, err = zoo("denoise", photo(), "-o", tmp_path / "c.tiff", "--model", artefact, "--tile", "128")
     assert code == 2
     assert "exported for 64" in err
+
+
+def test_a_model_without_weights_runs_on_runtimes_too(zoo, photo, tmp_path, monkeypatch):
+    """And its artefact, once there, is found to be made from the same nothing."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(runtimes, "_FOLDER", tmp_path / "artifacts")
+    options = ["--model", "passthrough", "--linear", "--tile", "64"]
+    zoo("denoise", photo(), "-o", tmp_path / "torch.tiff", *options)
+    for announced in (True, False):
+        code, _, err = zoo("denoise", photo(), "-o", tmp_path / "onnx.tiff", *options, "--runtime", "onnx")
+        assert code == 0, err
+        assert ("exporting" in err) == announced
+    expected = tifffile.imread(tmp_path / "torch.tiff").astype(float)
+    assert np.abs(tifffile.imread(tmp_path / "onnx.tiff") - expected).max() <= 2
 
 
 @pytest.mark.parametrize("name", ["bmpcc_cinemadng.dng", "canon_d30.crw", "phone_a71_iso500_fabric.npz"])

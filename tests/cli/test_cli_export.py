@@ -4,8 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from export import ExportResult
+from zoo import weights
 from zoo.cli import main
+from zoo.models.registry import create_model
 
 
 def test_export_then_verify_then_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +48,10 @@ def test_export_then_verify_then_benchmark(tmp_path: Path, capsys: pytest.Captur
         (["benchmark", "utnet-m"], "with --target"),
         (["benchmark", "utnet-m", "--target", "litert", "--threads", "two"], "is not a list of numbers"),
         (["quantize", "utnet-n", "--data", "nowhere", "--output-dir", "x"], "no such folder of training pictures"),
+        (["quantize", "utnet-n", "--output-dir", "x"], "no such folder of training pictures; give one with --data"),
+        (["quantize", "utnet-n", "--weights", "nothing.safetensors", "--output-dir", "x"], "no such weights"),
         (["train", "--config", "nothing.yaml", "--output-dir", "x"], "no such configuration file"),
+        (["train", "--config", ".", "--output-dir", "x"], "cannot be read (Is a directory)"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(
@@ -61,7 +69,70 @@ def test_mistakes_are_one_line_and_exit_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damaged_artefact_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "x.tflite").write_bytes(b"not a model")
-    assert main(["verify", str(tmp_path / "x.tflite")]) == 2
-    assert "x.tflite" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("x.tflite", b"not a model"), ("x.tflite", b"\x20\0\0\0TFL3"), ("x.pte", b"\x24\0\0\0ET12")],
+)
+def test_damaged_artefact_is_refused(
+    name: str, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert main(["verify", str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert f"{name} is not a readable" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("made_for", "message"),
+    [("", "is no readable safetensors file"), ("utnet-s", "holds no weights of utnet-m (")],
+)
+def test_weights_that_cannot_be_quantised_are_refused(
+    made_for: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights of a smaller network too, from which training could start."""
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(b"half a file")
+    if made_for:
+        save_file({k: v.contiguous() for k, v in create_model(made_for).state_dict().items()}, file)
+    assert main(["quantize", "utnet-m", "--weights", str(file), "--output-dir", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert f"{file}: {message}" in error
+    assert error.count("\n") == 1
+    assert len(error) < 400
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("prefix", ["", "average."])
+def test_a_compressors_own_weights_are_tied_before_they_are_quantised(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's checkpoint holds the layer that gives colours again as it was drawn: only tools/publish.py ties it."""
+    torch.manual_seed(0)
+    trained, taken = create_model("bayer-codec-s"), []
+    save_file({prefix + k: v.contiguous() for k, v in trained.state_dict().items()}, tmp_path / "w.safetensors")
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    monkeypatch.setattr("zoo.cli.train.read_pool", lambda folder, patch: None)
+    monkeypatch.setattr("quantize.codec.post_training_halves", lambda name, model, *_: taken.append(model) or {})
+    options = ["--recipe", "ptq", "--weights", str(tmp_path / "w.safetensors"), "--output-dir", str(tmp_path)]
+    assert main(["quantize", "bayer-codec-s", *options]) == 0
+    given = trained.get_submodule("decoder.again").weight.clone()
+    trained.tie_decoder()  # type: ignore[operator]
+    (model,) = taken
+    assert not torch.equal(given, trained.get_submodule("decoder.again").weight)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("targets", [["darktable"], ["darktable", "onnx"], ["onnx"]])
+def test_json_of_an_export_is_one_document(
+    targets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exported(name: str, *, target: str, **_: object) -> ExportResult:
+        return ExportResult(tmp_path / target, name, target, "int8", 64, 1, "", "", {}, {})
+
+    monkeypatch.setattr("export.export", exported)
+    monkeypatch.setattr("export.darktable.package", lambda name, **_: {"target": "darktable"})
+    words = [word for target in targets for word in ("--target", target)]
+    assert main(["export", "utnet-n", *words, "--json"]) == 0
+    assert [record["target"] for record in json.loads(capsys.readouterr().out)] == targets

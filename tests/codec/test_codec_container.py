@@ -192,9 +192,13 @@ def test_texts_are_cut_between_characters(header: Header, payloads: list[bytes])
         (lambda d: patched(d, 80, "<d", 1.0), "white level below black"),
         (lambda d: patched(d, 112, "<d", 0.0), "gain of 0"),
         (lambda d: patched(d, 136, "<d", float("inf")), "not finite"),
+        (lambda d: patched(d, 136, "<9d", *[1.0] * 9), "without an inverse"),
+        (lambda d: patched(d, 136, "<d", 1e308), "beyond 10000"),
+        (lambda d: patched(d, 112, "<d", 1e-300), "beyond 10000"),
+        (lambda d: patched(d, 80, "<d", 1e300), "beyond 1e.09"),
         (lambda d: patched(d, 216, "<d", -1.0), "negative noise"),
         (lambda d: patched(d, 288, "<4s", b"\xff\xfe\xfd\xfc"), "no UTF-8"),
-        (lambda d: patched(d, 288, "<4s", b"a\nbc"), "cannot be printed"),
+        (lambda d: patched(d, 288, "<4s", b"a\nbc"), "with control characters"),
         (lambda d: patched(d, 288, "<32s", b""), "no model"),
         (lambda d: signed(d[:17] + b"\0" + d[18:]), "fields that are none"),
         (lambda d: signed(d[:16] + b"\xff" * (len(d) - 16)), "fields that are none"),
@@ -252,6 +256,9 @@ def test_writing_leaves_nothing_half_done(header: Header, payloads: list[bytes],
     (tmp_path / "folder.rzc").mkdir()
     with pytest.raises(ZooError, match="cannot be written"):
         write_stream(tmp_path / "folder.rzc", header, payloads)
+    for name in ("b" * 250 + ".rzc", "a.rzc/b.rzc"):  # names that cannot even be removed
+        with pytest.raises(ZooError, match="cannot be written"):
+            write_stream(tmp_path / name, header, payloads)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.rzc", "folder.rzc"]
 
 

@@ -15,6 +15,7 @@ from zoo.codec import (
     compress,
     decompress,
     make_thumbnail,
+    pack_stream,
     parse,
     pieces,
     read_thumbnail,
@@ -115,9 +116,17 @@ def test_each_tile_is_read_once_for_the_whole_picture(
     assert sorted(read) == list(range(12))
 
 
-@pytest.mark.parametrize("rect", [Box(0, 0, 0, 5), Box(-1, 0, 5, 5), Box(0, 0, 76, 5)])
-def test_rectangles_outside_are_refused(tables: EntropyTables, data: bytes, rect: Box) -> None:
-    with pytest.raises(ZooError, match="75x109"):
+@pytest.mark.parametrize(
+    ("rect", "text"),
+    [
+        (Box(0, 0, 0, 5), "0,0,0,5 .* is empty"),
+        (Box(3, 0, 2, 5), "3,0,-1,5 .* is empty"),
+        (Box(-1, 0, 5, 5), "-1,0,6,5 .* lies outside its 75x109"),
+        (Box(70, 0, 76, 5), "70,0,6,5 .* lies outside its 75x109"),
+    ],
+)
+def test_rectangles_outside_are_refused(tables: EntropyTables, data: bytes, rect: Box, text: str) -> None:
+    with pytest.raises(ZooError, match=f"the part {text}.*; choose one within 0,0,75,109"):
         decompress(parse(data), tables, synthesise, halo=HALO, rect=rect)
 
 
@@ -162,6 +171,22 @@ def test_salvage_decodes_what_is_whole_and_marks_the_rest(
         touched = header.tiles.box(t).grow(HALO).scale(STRIDE).move(-border.top, -border.left).meet(frame)
         want[touched.slices] = False
     np.testing.assert_array_equal(whole, want)
+    assert sorted(stream.lost) == lost
+
+
+def test_a_tile_that_does_not_decode_is_lost_though_its_crc_is_right(
+    tables: EntropyTables, header: Header, data: bytes
+) -> None:
+    stream = parse(data)
+    payloads = [stream.payload(tile) for tile in range(stream.tiles.count)]
+    payloads[5] = payloads[5][:-4] + bytes([payloads[5][-4] ^ 4]) + payloads[5][-3:]
+    spoilt = pack_stream(header, payloads)
+    with pytest.raises(ZooError, match="tile 6: "):
+        decompress(parse(spoilt), tables, synthesise, halo=HALO)
+    stream = parse(spoilt, salvage=True)
+    _, whole = decompress(stream, tables, synthesise, halo=HALO, salvage=True)
+    assert stream.lost == [5]
+    assert not whole.all()
 
 
 def test_other_tables_or_model_are_named(tables: EntropyTables, toys: ModuleType, header: Header, data: bytes) -> None:

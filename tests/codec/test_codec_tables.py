@@ -150,6 +150,9 @@ def test_damaged_files_are_refused_in_one_line(tables: EntropyTables, tmp_path: 
         EntropyTables.load(path)
     with pytest.raises(ZooError, match="cannot be written"):
         tables.save(tmp_path / "no" / "folder.safetensors")
+    for name in ("t" * 250 + ".safetensors", "t.safetensors/t.safetensors"):  # names that cannot even be removed
+        with pytest.raises(ZooError, match="cannot be written"):
+            tables.save(tmp_path / name)
 
 
 def test_dequantisation_is_exact_and_follows_quality(tables: EntropyTables) -> None:

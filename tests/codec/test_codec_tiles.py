@@ -35,16 +35,25 @@ def test_over_names_exactly_the_tiles_that_share_a_position(tiles: Tiles, y: int
 @given(LAYOUTS, st.integers(0, 5), st.data())
 def test_windows_have_one_size_and_repeat_the_edge(tiles: Tiles, halo: int, data: st.DataObject) -> None:
     whole = np.arange(2 * tiles.grid.y1 * tiles.grid.x1).reshape(2, *tiles.grid.shape).astype(np.int16)
-    pad = tiles.core + halo
+    side = min(tiles.core, max(tiles.grid.shape))
+    pad = side + halo
     padded = np.pad(whole, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
     tile = data.draw(st.integers(0, tiles.count - 1))
     window = tiles.window(tile, halo)
-    assert window.shape == (tiles.core + 2 * halo,) * 2
+    assert window.shape == (side + 2 * halo,) * 2
     got = tiles.gather(window, window, 2, lambda t: whole[:, *tiles.box(t).slices])
     np.testing.assert_array_equal(got, padded[:, *window.move(pad, pad).slices])
     part = Box(window.y0 + halo, window.x0 + halo, window.y0 + halo + 1, window.x1)
     got = tiles.gather(window, part, 2, lambda t: whole[:, *tiles.box(t).slices])
     np.testing.assert_array_equal(got[:, halo, halo:], padded[:, *part.move(pad, pad).slices][:, 0])
+
+
+def test_windows_are_no_larger_than_the_photo() -> None:
+    assert Tiles(2, 2, 16, 64).window(0, 2).shape == (5, 5)
+
+
+def test_boxes_of_numpy_integers_are_boxes() -> None:
+    assert bool(Box(*np.array([0, 0, 2, 3]))) is True
 
 
 def test_positions_cover_pixels_tightly() -> None:

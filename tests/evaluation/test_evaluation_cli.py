@@ -171,6 +171,8 @@ def test_pictures_have_to_be_given(tmp_path):
         (["menon", "--plot", "x.png"], "add --leaderboard"),
         (["menon", "--leaderboard"], "leave menon out"),
         (["--leaderboard"], "holds no evidence of the benchmark bayer"),
+        (["--leaderboard", "--benchmark", "demosaic"], "'demosaic' has no leaderboard; .*bayer .*rate-distortion"),
+        (["--leaderboard", "--benchmark", "pairs"], "'pairs' has no leaderboard"),
         ([], "nothing to measure"),
         (["menon", "--limit", "0"], "--limit is 1 or more"),
         (["menon", "--threads", "0"], "--threads is 1 or more"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from zoo.errors import ZooError
 from zoo.evaluation import pairs
+from zoo.raw import read_raw
 
 NOISE = "fitted (S=1.6e-3, O=6e-6)"
 BLACK, WHITE, SIZE = 64, 1023, (210, 214)
@@ -84,6 +86,46 @@ def test_method_is_told_the_noise_of_the_file(tmp_path, meta):
     told = []
     pairs.score_picture(lambda *a: told.append(a[1:]) or as_is(*a), pairs.find_pairs(tmp_path)[0], "real")
     assert told == [((2.0, 1.0, 1.5), (1.6e-3,) * 3, (6e-6,) * 3)]
+
+
+def test_frames_are_unpacked_once_for_all(tmp_path, monkeypatch):
+    """Twice, to be exact: the first, which tells what they have in common, is read with its own checks."""
+    write(tmp_path / "a.npz", frames=5)
+    write(tmp_path / "b.npz", frames=5)
+    frame, sizes, read = 2 * SIZE[0] * SIZE[1], [], zipfile.ZipExtFile.read
+
+    def counted(file: zipfile.ZipExtFile, n: int = -1) -> bytes:
+        sizes.append(len(data := read(file, n)))
+        return data
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", counted)
+    pictures = pairs.find_pairs(tmp_path)
+    assert len(pictures) == 10 and sum(sizes) < frame / 10
+    scores = [pairs.score_picture(as_is, picture, "real").values["psnr_input"] for picture in pictures]
+    assert sum(sizes) < 2 * (2 * 5 + 1.5) * frame  # with the truth of each
+    monkeypatch.undo()
+    with np.load(tmp_path / "a.npz") as archive:
+        error = archive["mosaic"].astype(np.float64) - archive["gt_x32"] / 32
+    expected = 20 * np.log10(WHITE - BLACK) - 10 * np.log10((error[:, 16:-16, 16:-16] ** 2).mean((1, 2)))
+    assert scores == pytest.approx([*expected, *expected], abs=1e-3)
+
+
+def test_a_file_that_claims_more_frames_than_it_holds_is_passed_over(tmp_path):
+    write(tmp_path / "a.npz")
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(b"(3, 210, 214)", b"(9999999,9,9)"))
+    assert {p.set for p in pairs.find_pairs(tmp_path)} == {"a"}
+
+
+def test_frames_without_white_balance_have_each_their_own(tmp_path):
+    write(tmp_path / "a.npz", meta={"wb": None})
+    told = []
+    for picture in pairs.find_pairs(tmp_path):
+        pairs.score_picture(lambda *a: told.append(a[1]) or as_is(*a), picture, "real")
+    assert told == [read_raw(tmp_path / "a.npz", frame=i).wb for i in range(3)] and len(set(told)) == 3
 
 
 def test_files_without_noise_or_of_two_sizes_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import sys
@@ -115,6 +116,9 @@ def test_our_compressors_are_measured_in_float_and_int8(
     halves = post_training_halves(compressor, create_model(compressor, pretrained=True), pool, config)
     for quantised in halves.values():
         publish_quantized(quantised.save(tmp_path), folder=folder)
+    stranger = dataclasses.replace(quantised, facts=quantised.facts | {"start_sha256": "0"})
+    with pytest.raises(ZooError, match="made from other float weights"):
+        publish_quantized(stranger.save(tmp_path / "other"), folder=folder)
     evidence = zoo(compressor, "--noise", "clean")
     found = RateRecord.load(evidence / f"rate-distortion-{compressor}-torch-fp32-clean.json")
     points = found.images["kodak/kodak_01"].points

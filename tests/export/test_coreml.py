@@ -67,6 +67,7 @@ def test_metadata_comes_back(files: dict[str, Path], precision: str, compute: st
     assert coreml.read_metadata(files[precision]) == {**expected, "compute_precision": compute}
     runner = coreml.runner(files[precision])
     assert (runner.target, runner.precision, runner.tile) == ("coreml", precision, TILE)
+    assert not list(files[precision].glob("*debug*"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

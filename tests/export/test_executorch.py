@@ -109,6 +109,27 @@ def test_threads_do_not_change_the_result(files: dict[str, Path]) -> None:
     np.testing.assert_array_equal(executorch.runner(files["int8"], 2)(x), executorch.runner(files["int8"], 1)(x))
 
 
+def test_files_that_are_cut_off_are_refused_in_silence(
+    files: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = files["int8"].read_bytes(), tmp_path / "cut.pte"
+    capfd.readouterr()
+    for size in (6, 40, len(whole) // 2, len(whole) - 1):
+        cut.write_bytes(whole[:size])
+        for call in (executorch.read_metadata, executorch.runner, executorch.audit):
+            with pytest.raises(ZooError, match=r"cut\.pte is not a readable ExecuTorch program; .*`zoo export`"):
+                call(cut)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_programs_that_load_and_cannot_run_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    whole = files["int8"].read_bytes()
+    name = whole.index(b"XnnpackBackend")  # the delegate's
+    (tmp_path / "odd.pte").write_bytes(whole[:name] + b"Nobody" + whole[name + 6 :])
+    with pytest.raises(ZooError, match=r"odd\.pte is not a readable ExecuTorch program"):
+        executorch.runner(tmp_path / "odd.pte")
+
+
 def test_files_of_others_are_refused(tmp_path: Path) -> None:
     stranger = tmp_path / "x.pte"
     with pytest.raises(ZooError, match="does not exist"):

@@ -182,6 +182,31 @@ def test_invoke_repeats_the_last_input(files: dict[str, Path]) -> None:
     np.testing.assert_array_equal(runner._fetch(), kept)
 
 
+def test_files_that_are_cut_off_are_refused_in_silence(
+    files: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = files["int8"].read_bytes(), tmp_path / "cut.tflite"
+    capfd.readouterr()
+    for size in (8, 40, len(whole) // 2, len(whole) - 1):
+        cut.write_bytes(whole[:size])
+        for call in (litert.read_metadata, litert.runner, litert.audit):
+            with pytest.raises(ZooError, match=r"cut\.tflite is not a readable LiteRT model; .*`zoo export`"):
+                call(cut)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_models_that_load_and_cannot_run_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    import flatbuffers
+
+    model = litert._model(files["fp32"])
+    model.subgraphs[0].operators[0].inputs = []
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "odd.tflite").write_bytes(bytes(builder.Output()))
+    with pytest.raises(ZooError, match=r"odd\.tflite is not a readable LiteRT model"):
+        litert.runner(tmp_path / "odd.tflite")
+
+
 def test_files_of_others_are_refused(tmp_path: Path) -> None:
     stranger = tmp_path / "x.tflite"
     with pytest.raises(ZooError, match="does not exist"):

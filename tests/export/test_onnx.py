@@ -150,7 +150,7 @@ def test_halves_of_a_compressor(half: str, compressor: str, tmp_path: Path) -> N
 
 
 def test_int8_encoder_of_a_compressor(compressor: str, tmp_path: Path) -> None:
-    x = torch.from_numpy(next(t for name, t in tiles_of(64, get_contract("bayer_codec_v3")) if name == "scene-iso800"))
+    x = torch.from_numpy(next(t for name, t in tiles_of(64, get_contract("bayer_codec_v4")) if name == "scene-iso800"))
     prepared = prepare(create_model(compressor, pretrained=True).get_submodule("encoder"), x.shape[1])
     calibrate(prepared, [x])
     model = QuantizedModel(compressor, "ptq", prepared, half="encoder")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from export import export, profilers
+from export.benchmark import _fresh_process_rss
 from export.profile import layers, profile
 from zoo.errors import ZooError
 from zoo.models.registry import create_model
@@ -60,6 +63,38 @@ def test_core_ml_is_refused_in_one_line(folder: Path) -> None:
     path = export(MODEL, target="coreml", precision="fp32", tile=TILE, output_dir=folder).path
     with pytest.raises(ZooError, match="operators can be timed for executorch, litert, onnx"):
         profile(path)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str], str]:
+    """Writes a program of shell commands; returns its path."""
+
+    def write(commands: str) -> str:
+        path = tmp_path / "program"
+        path.write_text(f"#!/bin/sh\n{commands}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return write
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ExecuTorch's operators are timed on Linux")
+def test_a_compiler_that_fails_is_one_line(program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("executorch")
+    compiler = program("echo 'no room on the disk' >&2; exit 1")
+    monkeypatch.setattr(shutil, "which", lambda name: compiler)
+    with pytest.raises(ZooError, match=r"^x\.pte: cannot be profiled, since \S+program fails: no room on the disk$"):
+        profilers.trace("executorch", Path("x.pte"), np.zeros(1, np.float32), 1, 1, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler")
+def test_a_process_that_is_killed_is_one_line(program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("executorch")
+    monkeypatch.setattr(sys, "executable", program("kill -9 $$"))
+    with pytest.raises(ZooError, match=r"^x\.pte: cannot be profiled: was ended by SIGKILL"):
+        profilers.trace("executorch", Path("x.pte"), np.zeros(1, np.float32), 1, 1, 1)
+    with pytest.raises(ZooError, match=r"^x\.pte: does not run in a process of its own: was ended by SIGKILL"):
+        _fresh_process_rss(Path("x.pte"), 1)
 
 
 def test_runs_of_different_operators_are_not_mixed() -> None:

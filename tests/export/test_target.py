@@ -14,7 +14,7 @@ import torch
 from toy_net import TILE, Quantised, Toy
 
 from export import verify
-from export.target import Node, audit_report, check_request, parse_metadata, quiet, staged, stamp
+from export.target import Node, audit_report, check_request, last_words, parse_metadata, quiet, staged, stamp
 from zoo.errors import ZooError
 
 
@@ -96,6 +96,23 @@ def test_quiet_holds_back_all_but_failures(capfd: pytest.CaptureFixture[str]) ->
         os.write(2, b"the reason\n")
         raise ValueError("broken")
     assert capfd.readouterr() == ("", "the reason\n")
+    with pytest.raises(ZooError), quiet():
+        os.write(2, b"a page about it\n")
+        raise ZooError("the reason in one line")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "words"),
+    [
+        (1, "Traceback\nValueError: broken\n", "ValueError: broken"),
+        (3, "\n", "ended with status 3"),
+        (-9, "", "was ended by SIGKILL, perhaps for want of memory"),
+        (-11, "", "was ended by SIGSEGV"),
+    ],
+)
+def test_a_process_that_failed_says_why(status: int, stderr: str, words: str) -> None:
+    assert last_words(subprocess.CompletedProcess([], status, "", stderr)) == words
 
 
 @pytest.mark.parametrize("target", ["executorch", "litert", "coreml"])

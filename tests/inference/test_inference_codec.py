@@ -15,14 +15,14 @@ from zoo.codec.learned import QUALITIES, load_tables, quality_tables
 from zoo.codec.thumbnail import read_thumbnail
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
-from zoo.inference.codec import Codec, make_preview, open_codec, open_stream_codec, raw_of
+from zoo.inference.codec import Codec, make_preview, open_codec, open_stream_codec, raise_to_black, raw_of
 from zoo.inference.denoise import denoised_mosaic
 from zoo.inference.restore import bayer_tile, restore
 from zoo.inference.runner import TorchRunner
 from zoo.models.compressor import Compressor
 from zoo.models.contracts import get_contract
 from zoo.models.registry import create_model, get_spec
-from zoo.raw import RawImage
+from zoo.raw import NoiseProfile, RawImage
 
 
 @pytest.fixture
@@ -52,8 +52,12 @@ def test_qualities_are_the_continuous_scale(codec: Codec) -> None:
     assert list(codec.qualities) == list(range(QUALITIES))
     assert gains.shape == steps.shape == (64, 192)
     # The untrained scale: rounding steps from 0.89 to 0.063 of orthonormal latents.
-    np.testing.assert_allclose(gains[63] / gains[0], 0.89 / 0.063, rtol=1e-5)
+    fine = model.fine
+    np.testing.assert_allclose(gains[63, :fine] / gains[0, :fine], 0.89 / 0.063, rtol=1e-5)
     np.testing.assert_allclose(steps, 65536 / gains, atol=0.51)  # whole numbers
+    # What has no fine channel comes in whole steps of an int8 decoder's input.
+    continuous = 65536 * model.gains(torch.linspace(0, 1, 64))[1].detach().numpy()[:, fine:]  # type: ignore[operator]
+    np.testing.assert_array_equal(steps[:, fine:], np.maximum(np.rint(continuous / 512), 1) * 512)
     tables, stored = load_tables(weights.tables_path(codec.name))
     np.testing.assert_array_equal(stored, gains)
     np.testing.assert_array_equal(tables.steps, steps)
@@ -61,7 +65,7 @@ def test_qualities_are_the_continuous_scale(codec: Codec) -> None:
 
 def whole_frame(codec: Codec, photo: RawImage, quality: int) -> np.ndarray:
     """The picture by one pass over everything, without any tile: what tiles must equal. Float32 [3, H, W]."""
-    model, contract = create_model(codec.name, pretrained=True), get_contract("bayer_codec_v3")
+    model, contract = create_model(codec.name, pretrained=True), get_contract("bayer_codec_v4")
     assert isinstance(model, Compressor)
     spec = get_spec(codec.name).codec
     assert spec is not None
@@ -150,8 +154,9 @@ def test_a_target_is_met_by_the_best_quality_that_meets_it(codec: Codec) -> None
     assert data == codec.compress(photo, 30)
     assert codec.compress_to(photo, 100)[1] == 63
     assert codec.compress_to(photo, bpp[0])[1] == 0
-    with pytest.raises(ZooError, match=r"takes \d+\.\d+ bits per pixel at quality 0 already"):
+    with pytest.raises(ZooError, match=r"takes \d+\.\d+ bits per pixel at quality 0 already") as caught:
         codec.compress_to(photo, bpp[0] * 0.99)
+    assert codec.compress_to(photo, float(str(caught.value).split()[2]))[1] == 0  # what it says to ask for
     with pytest.raises(ZooError, match="above 0"):
         codec.compress_to(photo, 0)
 
@@ -284,6 +289,31 @@ def test_an_encoder_that_is_shown_a_denoised_mosaic_writes_a_file_of_the_raw(cod
     assert data == codec.compress(photo, quality, denoised=cleaned)
     with pytest.raises(ZooError, match="of another photo"):
         codec.compress(photo, 40, denoised=denoised(raw(height=98), pretrained=False))
+
+
+def test_areas_below_black_are_raised_to_it_and_noise_around_it_is_left() -> None:
+    photo = raw(200, 230, "GBRG")
+    noisy = 30 * np.random.default_rng(0).standard_normal(photo.mosaic.shape)
+    sigma = 30 / (photo.white[0] - photo.black[0])
+    photo = dataclasses.replace(photo, noise=NoiseProfile((1e-4,) * 3, (sigma**2,) * 3, "given"))
+    dark = dataclasses.replace(photo, mosaic=np.rint(photo.black[0] + noisy).astype(np.uint16))
+    assert raise_to_black(dark) is dark
+    assert raise_to_black(photo) is photo
+    low = dataclasses.replace(photo, mosaic=np.rint(photo.black[0] - 40 + noisy).clip(0).astype(np.uint16))
+    raised = raise_to_black(low).mosaic.astype(float) - photo.black[0]
+    assert raised.mean() == pytest.approx(0, abs=0.5)
+    assert raised.std() == pytest.approx(30, rel=0.05)
+    hole = photo.mosaic.copy()
+    hole[64:128, 64:128] = 0
+    filled = raise_to_black(dataclasses.replace(photo, mosaic=hole)).mosaic
+    assert filled[80:112, 80:112].mean() == pytest.approx(photo.black[0], abs=2)
+    assert (filled[:32] == photo.mosaic[:32]).all() and (filled[:, 160:] == photo.mosaic[:, 160:]).all()
+
+
+@pytest.mark.parametrize("name", ["utnet-demosaic", "passthrough"])
+def test_what_leaves_the_noise_makes_no_mosaic(name: str) -> None:
+    with pytest.raises(ZooError, match=f"{name} only demosaics and leaves the noise; use a denoiser, e.g. utnet-m"):
+        denoised_mosaic(raw(), TorchRunner(create_model(name), 1), get_spec(name))
 
 
 def test_no_mosaic_is_made_again_of_xtrans() -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rawpy
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
 
 from zoo.errors import ZooError
+from zoo.inference import output
 from zoo.inference.output import develop, save
 from zoo.inference.tiling import Band
-from zoo.raw import camera_to_srgb_matrix, read_raw, srgb_encode
+from zoo.raw import camera_to_srgb_matrix, read_raw, srgb_encode, write_dng
 from zoo.raw.colour import SRGB_TO_XYZ
 
 CAMERA = np.linalg.inv(SRGB_TO_XYZ) * [[0.5], [1.0], [0.7]]  # a camera whose filters are sRGB's with weak red and blue
@@ -75,10 +79,10 @@ def test_blown_highlights_are_white_and_negative_values_black(raw_of):
 def test_linear_dng_is_read_by_libraw_with_its_colours(photo, tmp_path):
     raw, rgb = photo
     rgb = rgb.copy()
-    rgb[:, :20] = -0.01  # below black
+    rgb[:, :20] = -0.0075 * np.reshape(raw.wb, (3, 1, 1))  # below black, near the end of what it keeps
     save(tmp_path / "a.dng", bands_of(rgb), raw)
     assert [p.name for p in tmp_path.iterdir()] == ["a.dng"]
-    stored = (tifffile.imread(tmp_path / "a.dng") - 2048.0) / (65535 - 2048) * raw.wb
+    stored = (tifffile.imread(tmp_path / "a.dng") - 512.0) / (65535 - 512) * raw.wb
     np.testing.assert_allclose(stored, np.moveaxis(rgb, 0, -1), atol=1e-4)
     with rawpy.imread(str(tmp_path / "a.dng")) as file:
         picture = file.postprocess(
@@ -89,8 +93,8 @@ def test_linear_dng_is_read_by_libraw_with_its_colours(photo, tmp_path):
             user_flip=0,
             highlight_mode=rawpy.HighlightMode.Clip,
         )
-    # LibRaw 0.22 does not take a per-channel black off its white level: 3 % darker, in all channels alike.
-    picture = picture / (65535 - 2048)
+    # LibRaw 0.22 does not take a per-channel black off its white level: 0.8 % darker, in all channels alike.
+    picture = picture / (65535 - 512)
     np.testing.assert_allclose(picture[30:, 5:-5], np.moveaxis(rgb, 0, -1)[30:, 5:-5], atol=0.005)
     with pytest.raises(ZooError, match="linear DNG"):
         read_raw(tmp_path / "a.dng")
@@ -114,6 +118,38 @@ def test_tags_are_kept(photo, tmp_path):
         assert (file.pages[0].tags.valueof(274), file.pages[0].tags.valueof(34855)) == (6, 400)
 
 
+@pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg", "a.dng"])
+def test_tags_that_cannot_be_written_as_they_are(raw_of, tmp_path, name):
+    raw = raw_of(10, 12)
+    raw.metadata.update(make="Größe", datetime="2024:02:29 12-00-00")
+    save(tmp_path / name, bands_of(np.zeros((3, 10, 12), np.float32)), raw)
+    if name == "a.dng":
+        with tifffile.TiffFile(tmp_path / name) as file:
+            assert file.pages[0].tags.valueof(271) == "Gr??e"
+    else:
+        exif = Image.open(tmp_path / name).getexif()
+        assert (exif[271], 306 in exif) == ("Gr??e", False)
+
+
+def test_a_picture_may_be_written_over_when_the_raw_is_gone(photo, tmp_path):
+    raw, rgb = photo
+    (tmp_path / "a.png").write_bytes(b"old")
+    save(tmp_path / "a.png", bands_of(rgb), dataclasses.replace(raw, path=str(tmp_path / "gone.dng")))
+    assert (tmp_path / "a.png").read_bytes() != b"old"
+
+
+@pytest.mark.parametrize("length", [245, 300])  # 245: its temporary name is too long, the name is not
+@pytest.mark.parametrize("suffix", [".tiff", ".png", ".dng"])
+def test_a_name_that_is_too_long(photo, tmp_path, suffix, length):
+    raw, rgb = photo
+    (tmp_path / "raw.dng").touch()
+    with pytest.raises(ZooError, match=rf"a{suffix}: cannot be written \(File name too long\)"):
+        save(
+            tmp_path / ("a" * length + suffix), bands_of(rgb), dataclasses.replace(raw, path=str(tmp_path / "raw.dng"))
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["raw.dng"]
+
+
 def test_a_photo_of_which_nothing_is_known(raw_of, tmp_path):
     raw = raw_of(10, 12)
     raw.metadata.clear()
@@ -127,7 +163,8 @@ def test_a_photo_of_which_nothing_is_known(raw_of, tmp_path):
         ("a.tif_", {}, "no format has the suffix"),
         ("a", {}, "no format has the suffix"),
         ("a.png", {"format": "tiff"}, "suffix says png"),
-        ("a.tiff", {"format": "tif"}, "did you mean 'tiff'"),
+        ("a.tiff", {"format": "tif_"}, "did you mean 'tiff'"),
+        ("a.png", {"format": "jpg"}, "suffix says png, but the format given is jpeg"),
         ("a.png", {"linear": True}, "8 bits are too few"),
         ("a.dng", {"exposure": 1.0}, "raw developer"),
         ("a.tiff", {"exposure": float("nan")}, "-20 to 20"),
@@ -144,7 +181,8 @@ def test_what_cannot_be_written(photo, tmp_path, name, options, text):
 @pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg", "a.dng"])
 def test_a_failure_half_way_leaves_the_old_file(photo, tmp_path, name):
     raw, rgb = photo
-    (tmp_path / name).write_text("old")
+    save(tmp_path / name, bands_of(rgb), raw)
+    old = (tmp_path / name).read_bytes()
 
     def bands():
         yield Band(0, rgb[:, :70])
@@ -152,7 +190,7 @@ def test_a_failure_half_way_leaves_the_old_file(photo, tmp_path, name):
 
     with pytest.raises(ZooError, match="broke"):
         save(tmp_path / name, bands(), raw)
-    assert (tmp_path / name).read_text() == "old"
+    assert (tmp_path / name).read_bytes() == old
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -164,6 +202,88 @@ def test_the_raw_itself_is_not_overwritten(photo, tmp_path):
     with pytest.raises(ZooError, match="the raw itself"):
         save(path, bands_of(rgb), raw)
     assert path.read_text() == "raw"
+
+
+def other_dngs(photo, folder: Path) -> list[Path]:
+    """Files named .dng that are no picture of ours: a camera's, our own raw, a foreign linear one, one that is damaged."""
+    raw, rgb = photo
+    camera, own, linear, text = (folder / f"{name}.dng" for name in ("camera", "own", "linear", "text"))
+    levels = {"black": 64, "white": 1023, "wb": raw.wb, "xyz_to_cam": CAMERA}
+    write_dng(own, np.full((40, 60), 500, np.uint16), cfa="RGGB", **levels)
+    save(linear, bands_of(rgb), raw)
+    for path, source in ((camera, own), (linear, linear)):
+        path.write_bytes(source.read_bytes().replace(b"raw zoo", b"Acme 10"))
+    text.write_text("a raw that was damaged")
+    return [camera, own, linear, text]
+
+
+def test_another_raw_is_not_overwritten(photo, tmp_path):
+    raw, rgb = photo
+    raw = dataclasses.replace(raw, path=str(tmp_path / "a.npz"))
+    for path in other_dngs(photo, tmp_path):
+        before = path.read_bytes()
+        with pytest.raises(
+            ZooError, match=rf"{path.name}: is a DNG that raw-zoo did not write and would be overwritten"
+        ):
+            save(path, bands_of(rgb), raw)
+        assert path.read_bytes() == before
+        path.rename(path.with_suffix(".DNG"))
+        with pytest.raises(ZooError, match="did not write"):
+            save(path.with_suffix(".DNG"), bands_of(rgb), raw)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_our_own_linear_dng_is_written_again(photo, tmp_path):
+    raw, rgb = photo
+    path = tmp_path / "a.dng"
+    path.touch()  # an empty file holds nothing to lose
+    save(path, bands_of(rgb), raw)
+    first = tifffile.imread(path)
+    save(path, bands_of(rgb / 2), raw)
+    assert (tifffile.imread(path) < first).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg"])
+def test_developed_pictures_carry_an_srgb_profile(photo, tmp_path, name):
+    raw, rgb = photo
+    save(tmp_path / name, bands_of(rgb), raw)
+    if name == "a.tiff":
+        with tifffile.TiffFile(tmp_path / name) as file:
+            profile = file.pages[0].tags.valueof(34675)
+    else:
+        profile = Image.open(tmp_path / name).info["icc_profile"]
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    assert "sRGB" in ImageCms.getProfileDescription(opened)
+    assert profile[24:36] == bytes(12)  # no time
+    picture = Image.fromarray(np.rint(read(tmp_path / name) * 255).astype(np.uint8))
+    same = ImageCms.profileToProfile(picture, opened, ImageCms.createProfile("sRGB"))
+    assert np.abs(np.asarray(same).astype(int) - np.asarray(picture)).max() <= 1
+
+
+def test_linear_pictures_carry_none(photo, tmp_path):
+    raw, rgb = photo
+    save(tmp_path / "a.tiff", bands_of(rgb), raw, linear=True)
+    with tifffile.TiffFile(tmp_path / "a.tiff") as file:
+        assert 34675 not in file.pages[0].tags
+
+
+@pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg", "a.dng"])
+def test_equal_pictures_give_equal_files(photo, tmp_path, name):
+    raw, rgb = photo
+    files = []
+    for moment in (0, 1):
+        output._srgb_profile.cache_clear()
+        time.sleep(1.1 * moment)  # the profile's time is in whole seconds
+        save(tmp_path / name, bands_of(rgb), raw)
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1]
+
+
+def test_short_names_of_formats(photo, tmp_path):
+    raw, rgb = photo
+    for name, format in (("a.tif", "tif"), ("a.tiff", "tif"), ("a.jpg", "jpg"), ("a.jpeg", "jpg")):
+        save(tmp_path / name, bands_of(rgb), raw, format=format)
+        assert read(tmp_path / name).shape == (150, 101, 3)
 
 
 _MEASURE = """

@@ -161,6 +161,8 @@ def test_what_cannot_be_restored(zero_net, raw_of):
 
     with pytest.raises(ZooError, match="X-Trans"):
         start(dataclasses.replace(raw_of(12, 12), cfa="XTRANS"))
+    with pytest.raises(ZooError, match="tile 1000000 is too large: 4096 packed pixels or less"):
+        start(raw_of(12, 12), tile=1000000)
     with pytest.raises(ZooError, match="at least 2x2"):
         start(raw_of(1, 12))
     for scale in (0.0, -1.0, float("nan")):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_phone import BATTERY, PROPS, THERMAL
 
 from export import phone_runner
-from export.phone import _mask, _sustained
+from export.phone import FOLDER, _mask, _run, _sustained
 from export.phone_runner import find_runner
 from export.phone_state import parse_state
 from zoo.errors import ZooError
@@ -103,6 +105,21 @@ def test_a_programs_instruction_set(tmp_path: Path, machine: int, abi: str) -> N
     bundle.check((abi, "other"))
     with pytest.raises(ZooError, match="give a fitting one with --runner"):
         bundle.check(("other",))
+
+
+def test_names_go_through_both_shells_as_they_are(tmp_path: Path) -> None:
+    class Phone:
+        def shell(self, command: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+            return subprocess.run(
+                ["sh", "-c", command.replace(FOLDER, str(tmp_path))], capture_output=True, check=False
+            )
+
+    program, name = tmp_path / "my runner", "it's $HOME; exit 3 #.pte"
+    program.write_text(
+        '#!/bin/sh\necho "{\\"runtime\\": \\"$1\\", \\"load_ms\\": 1, \\"first_ms\\": 1, \\"ms\\": [1]}"\n'
+    )
+    bundle = find_runner(program, "executorch")
+    assert _run(Phone(), bundle, name, "", 1, 0, 1, 0.0)["runtime"] == name  # type: ignore[arg-type]
 
 
 def test_a_program_of_no_phone(tmp_path: Path) -> None:

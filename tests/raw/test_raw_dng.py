@@ -49,9 +49,32 @@ def test_metadata_round_trip(tmp_path: Path, orientation: int) -> None:
     assert (raw.noise.shot, raw.noise.read, raw.noise.source) == (NOISE.shot, NOISE.read, "tag")
 
 
+@pytest.mark.parametrize(("bytes_", "text"), [(b"A\xc3\xa9me", "Aéme"), (b"Acm\xe9\x20", "Acmé")])
+def test_names_that_are_not_ascii(tmp_path: Path, bytes_: bytes, text: str) -> None:
+    path = write(tmp_path / "a.dng", bayer(50, 64, "RGGB"), make="Make!", model="X")
+    path.write_bytes(path.read_bytes().replace(b"Make!", bytes_))
+    assert read_raw(path).metadata["make"] == text
+    write_linear(tmp_path / "b.dng", np.zeros((50, 64, 3), np.uint16), raw=read_raw(path), black=0)
+    tifffile = pytest.importorskip("tifffile")
+    with tifffile.TiffFile(tmp_path / "b.dng") as file:
+        assert file.pages[0].tags.valueof(271) == text.replace("é", "?")
+
+
 def test_of_four_whites_the_lowest_is_written(tmp_path: Path) -> None:
     raw = read_raw(write(tmp_path / "a.dng", bayer(50, 64, "RGGB"), white=(3900, 4000, 4000, 4100)))
     assert raw.white == (3900,) * 4
+
+
+def test_levels_with_many_digits_fit_a_rational(tmp_path: Path) -> None:
+    black = (8191.123457, 65000.987654, 0.000003, 1 / 3)
+    raw = read_raw(write(tmp_path / "a.dng", bayer(50, 64, "RGGB"), black=black, white=65535))
+    np.testing.assert_allclose(raw.black, black, rtol=1e-9, atol=1e-6)
+
+
+def test_negative_matrix_entries_fit_a_signed_rational(tmp_path: Path) -> None:
+    matrix = np.diag([-2999.123457, 3000.987653, 1.0])
+    raw = read_raw(write(tmp_path / "a.dng", bayer(50, 64, "RGGB"), xyz_to_cam=matrix))
+    np.testing.assert_allclose(raw.xyz_to_cam, matrix, atol=1e-6)
 
 
 def test_libraw_develops_the_right_colours(tmp_path: Path) -> None:
@@ -127,3 +150,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert path.read_bytes() == before
     with pytest.raises(ZooError, match="cannot be written"):
         write(tmp_path / "none" / "a.dng", bayer(50, 64, "RGGB"))
+    for name in ("a" * 250 + ".dng", "a.dng/b.dng"):  # names that cannot even be removed
+        with pytest.raises(ZooError, match="cannot be written"):
+            write(tmp_path / name, bayer(50, 64, "RGGB"))

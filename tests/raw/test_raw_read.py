@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from test_raw_cfa import bayer
 
 from zoo.errors import ZooError
 from zoo.raw import BAYER_PHASES, NoiseProfile, read_raw, write_dng
+from zoo.raw.tags import DngTags, read_dng_tags
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("rawpy")
@@ -153,6 +157,24 @@ def test_linearisation_table_is_applied(tmp_path: Path) -> None:
     assert raw.white == (16000,) * 4
 
 
+@pytest.mark.parametrize(
+    ("tag", "as_type"),
+    [(50713, 2), (50713, 7), (277, 2), (277, 7), (278, 5), (278, 12)],  # text, bytes, a fraction and an infinite float
+)
+def test_a_dng_with_a_number_of_another_type_is_read_without_its_tags(tmp_path: Path, tag: int, as_type: int) -> None:
+    mosaic = bayer(50, 64, "GRBG")
+    levels = [(50713, 3, 2, (2, 2), True), (50714, 4, 4, (100, 200, 300, 200), True)]
+    path = cfa_dng(tmp_path / "a.dng", mosaic, [*bayer_tags("GRBG"), *levels])
+    assert read_dng_tags(path).kind == "cfa"
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages[0].tags[tag].offset + 2
+    content = bytearray(path.read_bytes())
+    content[place : place + 2] = struct.pack("<H", as_type)
+    path.write_bytes(content)
+    assert read_dng_tags(path) == DngTags()
+    np.testing.assert_array_equal(read_raw(path).mosaic, mosaic)
+
+
 def test_xtrans_is_read_but_not_packed(tmp_path: Path) -> None:
     tags = [DNG_VERSION, MODEL, (33421, 3, 2, (6, 6), True), (33422, 1, 36, XTRANS, True)]
     raw = read_raw(cfa_dng(tmp_path / "a.dng", bayer(60, 72, "RGGB"), tags))
@@ -172,8 +194,40 @@ def save_linear(path: Path) -> None:
     tifffile.imwrite(path, picture, photometric=34892, metadata=None, extratags=[DNG_VERSION, MODEL])
 
 
+def save_layout(path: Path, rows: int, columns: int) -> None:
+    pattern = bytes([0, 1, 1, 2]) + bytes(60)
+    layout = [(33421, 3, 2, (rows, columns), True), (33422, 1, rows * columns, pattern[: rows * columns], True)]
+    cfa_dng(path, bayer(50, 64, "RGGB"), [DNG_VERSION, MODEL, *layout])
+
+
+def save_npz_of(path: Path, head: str, pixels: bytes = b"") -> None:
+    """With a mosaic whose header reads ``head``."""
+    npz(path)
+    with zipfile.ZipFile(path) as archive:
+        meta = archive.read("meta.npy")
+    text = head.ljust(117).encode() + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mosaic.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + pixels)
+        archive.writestr("meta.npy", meta)
+
+
+def claim(shape: str) -> str:
+    return f"{{'descr': '<u2', 'fortran_order': False, 'shape': {shape}, }}"
+
+
 def save_rgb_tiff(path: Path) -> None:
     tifffile.imwrite(path, np.zeros((50, 64, 3), np.uint8))
+
+
+def save_grey_tiff(path: Path) -> None:
+    """What LibRaw takes for a mosaic, whatever its name is: it has nothing but the name to tell it from a camera's."""
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 60000, (400, 600)).astype(np.uint16))
+
+
+def test_cameras_raws_that_are_tiffs_need_no_tags_of_a_dng(tmp_path: Path) -> None:
+    for name in ("a.nef", "a.CR2", "a.arw", "a.pef"):
+        save_grey_tiff(tmp_path / name)
+        assert read_raw(tmp_path / name).mosaic.shape == (400, 600)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +239,13 @@ def save_rgb_tiff(path: Path) -> None:
         ("text.dng", lambda path: path.write_text("dear diary\n" * 500), "no raw that LibRaw knows"),
         ("zeros.cr2", lambda path: path.write_bytes(bytes(100_000)), "no raw that LibRaw knows"),
         ("picture.tif", save_rgb_tiff, "no raw that LibRaw knows"),
+        ("grey.dng", save_grey_tiff, "is a TIFF named .dng, without the tags of a DNG"),
+        ("grey.DNG", save_grey_tiff, "is a TIFF named .dng, without the tags of a DNG"),
         ("cut.dng", save_cut, "is cut off at"),
         ("linear.dng", save_linear, "already demosaiced"),
+        ("a" * 300 + ".dng", lambda path: None, "File name too long"),
+        ("monochrome.dng", lambda path: save_layout(path, 1, 1), "are not a Bayer mosaic"),
+        ("layout.dng", lambda path: save_layout(path, 8, 2), "are not a Bayer mosaic"),
         ("text.npz", lambda path: path.write_text("dear diary"), "is no npz file"),
         ("other.npz", lambda path: np.savez(path, x=1), "has no array"),
         ("bare.npz", lambda path: np.savez(path, mosaic=bayer(4, 4, "RGGB"), meta="{}"), "its meta is wrong"),
@@ -195,6 +254,17 @@ def save_rgb_tiff(path: Path) -> None:
         ("float.npz", lambda path: npz(path, np.zeros((4, 4))), "float64"),
         ("phase.npz", lambda path: npz(path, cfa="RGBG"), "cfa RGBG"),
         ("levels.npz", lambda path: npz(path, black=5000), "black is below white"),
+        ("nan.npz", lambda path: npz(path, black=[10, math.nan, 10, 10]), "black is below white, both finite"),
+        ("white.npz", lambda path: npz(path, white=math.inf), "black is below white, both finite"),
+        ("turn.npz", lambda path: npz(path, orientation=math.inf), "its meta is wrong"),
+        ("negative.npz", lambda path: npz(path, iso=-100), "meta says iso -100; it is above 0"),
+        ("noiso.npz", lambda path: npz(path, iso=math.nan), "meta says iso nan; it is above 0"),
+        ("iso.npz", lambda path: npz(path, iso=1e300), "meta says iso 1e+300"),
+        ("deep.npz", lambda path: np.savez(path, mosaic=bayer(4, 4, "RGGB"), meta="[" * 10**5), "its meta is wrong"),
+        ("huge.npz", lambda path: save_npz_of(path, claim("(1000000, 10000000)")), "mosaic claims uint16"),
+        ("short.npz", lambda path: save_npz_of(path, claim("(40, 60)"), bytes(4799)), "mosaic claims uint16"),
+        ("head.npz", lambda path: save_npz_of(path, claim("(4, 'x(")), "is damaged"),
+        ("pickle.npz", lambda path: np.savez(path, mosaic=np.array([{}]), meta="{}"), "is damaged"),
     ],
 )
 def test_what_is_no_raw_is_said_in_one_line(
@@ -204,6 +274,17 @@ def test_what_is_no_raw_is_said_in_one_line(
     save(path)
     assert problem in error_of(path)
     assert capfd.readouterr().err == ""
+
+
+def test_a_claim_is_held_to_what_memory_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.raw.read._MOST_BYTES", 4799)
+    assert "mosaic claims uint16 (40, 60)" in error_of(npz(tmp_path / "a.npz"))
+
+
+def test_what_is_unknown_may_be_left_out_of_an_npz(tmp_path: Path) -> None:
+    raw = read_raw(npz(tmp_path / "a.npz", iso=0, make=None, orientation=None))
+    assert (raw.iso, raw.orientation, raw.metadata["model"]) == (None, 1, "Test")
+    assert "make" not in raw.metadata
 
 
 def test_frames_that_are_not_there(tmp_path: Path) -> None:

@@ -347,7 +347,7 @@ def test_teachers_display_values_and_xtrans_are_refused(pool: ImagePool, tmp_pat
         start(pool, tmp_path, teacher="utnet-m")
     with pytest.raises(ZooError, match="codes light, not display values"):
         start(pool, tmp_path, displayed=0.5)
-    with pytest.raises(ZooError, match="contract bayer_codec_v3 knows only Bayer"):
+    with pytest.raises(ZooError, match="contract bayer_codec_v4 knows only Bayer"):
         start(pool, tmp_path, model="bayer-codec-s", cfa="both")
 
 
@@ -389,7 +389,7 @@ def test_a_share_of_the_mosaics_is_denoised_as_photos_are(pool: ImagePool, tmp_p
     noisy = batch(photo)
     want = batch(denoised_mosaic(photo, TorchRunner(create_model("utnet-n", pretrained=True), 1), get_spec("utnet-n")))
     twice = RawBatch(*(torch.cat((a, a)) for a in dataclasses.astuple(noisy)[:-1]))
-    got = Teacher("utnet-n", torch.device("cpu"), "denoise mosaics").denoised(twice, torch.tensor([True, False]))
+    got = Teacher("utnet-n", torch.device("cpu"), removes_noise=True).denoised(twice, torch.tensor([True, False]))
     inner = (..., slice(24, -24), slice(24, -24))  # training's patches end in zeros, photos are mirrored
     torch.testing.assert_close(got.planes[:1][inner], want.planes[inner], atol=1e-4, rtol=0)
     torch.testing.assert_close((got.shot[:1], got.read[:1]), (want.shot, want.read))

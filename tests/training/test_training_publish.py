@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tools.publish import publish
 from zoo import weights
 from zoo.data.scene import synthetic_raw
+from zoo.errors import ZooError
 from zoo.inference.codec import open_codec
 from zoo.models.registry import create_model
 from zoo.training.trainer import CHECKPOINT
@@ -34,6 +35,26 @@ def test_the_card_counts_the_steps_of_the_weights_it_started_from(tmp_path: Path
         training = yaml.safe_load((tmp_path / "utnet-n.yaml").read_text())["training"]
         assert training["steps"] == (510 if before else 10)
         assert training["hours"] == (1.25 if before else 1.0)
+
+
+def test_int8_weights_of_other_float_weights_are_none_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    meta = {"step": 1, "seconds": 1.0, "config": {"model": "utnet-n"}, "data_sha256": "0", "device": "CPU"}
+    state = {f"average.{n}": t.clone() for n, t in create_model("utnet-n").state_dict().items()}
+    save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
+    (tmp_path / "utnet-n-qat.safetensors").write_bytes(b"of before")
+    (tmp_path / "utnet-n.yaml").write_text(
+        yaml.safe_dump({"sha256": {"utnet-n-qat.safetensors": hashlib.sha256(b"of before").hexdigest()}})
+    )
+    weights.verified("utnet-n", quantized=True)
+    with pytest.raises(FileNotFoundError):  # without a log nothing is replaced
+        publish(tmp_path, folder=tmp_path)
+    assert not (tmp_path / "utnet-n.safetensors").exists()
+    (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
+    publish(tmp_path, folder=tmp_path)
+    assert weights.verified("utnet-n")
+    with pytest.raises(ZooError, match="no quantised weights ship"):
+        weights.verified("utnet-n", quantized=True)
 
 
 def test_references_ship_in_half_precision(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import describe, load_source, target_module
+from export.target import last_words
 from tools.arm.provision import TARGETS, Arm
 from zoo.errors import ZooError
 from zoo.models.registry import get_spec, halves
@@ -82,7 +83,7 @@ def run(
         count: count instructions of each inference (emulated only, one thread).
 
     Raises:
-        ZooError: the runner failed; its own line, or the signal that ended it.
+        ZooError: the runner failed or hangs; its own line, or the signal that ended it.
     """
     target = {".pte": "executorch", ".tflite": "litert"}[artifact.suffix]
     with tempfile.TemporaryDirectory() as name:
@@ -93,10 +94,13 @@ def run(
         runner = arm.runner(target, "x86_64" if cpu is None else "aarch64")
         command = [*prefix, str(runner), str(artifact), "--input", str(source), "--output", str(result)]
         command += ["--warmup", str(warmup), "--runs", str(runs), "--threads", str(threads)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT)
+        where = f"{artifact.name} on {cpu or 'this machine'}"
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            raise ZooError(f"{where}: no answer within {_TIMEOUT} s; take a smaller tile or fewer runs") from error
         if done.returncode:
-            why = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
-            raise ZooError(f"{artifact.name} on {cpu or 'this machine'}: {why}")
+            raise ZooError(f"{where}: {last_words(done)}")
         rows = _marks(counts.read_text()) if count else None
         return Run(np.fromfile(result, np.float32), json.loads(done.stdout), rows)
 

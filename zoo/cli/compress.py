@@ -36,16 +36,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.threads is not None and args.threads < 1:
-        raise ZooError(f"--threads is 1 or more, not {args.threads}")
-    if args.output.suffix != ".rzc":
-        raise ZooError(f"{args.output}: the file's name ends in .rzc")
-    if not args.output.parent.is_dir():
-        raise ZooError(f"{args.output}: there is no folder {args.output.parent}; make it first")
-    if not args.input.exists():
-        raise ZooError(f"{args.input}: no such file; check the path")
+    from zoo.cli.denoise import Bar, reachable
 
-    from zoo.cli.denoise import Bar
+    if args.output.suffix.lower() != ".rzc":
+        raise ZooError(f"{args.output}: the file's name ends in .rzc")
+    with reachable():
+        if not args.output.parent.is_dir():
+            raise ZooError(f"{args.output}: there is no folder {args.output.parent}; make it first")
+        if not args.input.exists():
+            raise ZooError(f"{args.input}: no such file; check the path")
+
     from zoo.cli.runtimes import ARTEFACTS, open_half, open_runner
     from zoo.codec import write_file
     from zoo.inference.codec import DEFAULT_COMPRESSOR, DEFAULT_QUALITY, open_codec

@@ -40,24 +40,29 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    try:
+        _run(args)
+    except ZooError as error:  # the library's word for it is an argument's name
+        raise ZooError(str(error).replace(" with salvage", " with --salvage")) from error
+
+
+def _run(args: argparse.Namespace) -> None:
+    from zoo.cli.denoise import Bar, reachable
     from zoo.codec import Box, parse
     from zoo.inference.output import check_options, format_of, save
 
-    if args.threads is not None and args.threads < 1:
-        raise ZooError(f"--threads is 1 or more, not {args.threads}")
     check_options(format_of(args.output), args.linear, args.exposure)
-    if not args.output.parent.is_dir():
-        raise ZooError(f"{args.output}: there is no folder {args.output.parent}; make it first")
+    with reachable():
+        if not args.output.parent.is_dir():
+            raise ZooError(f"{args.output}: there is no folder {args.output.parent}; make it first")
     rect = None if args.rect is None else parse_rect(args.rect)
     stream = parse(args.input, salvage=args.salvage)
 
-    from zoo.cli.denoise import Bar
     from zoo.inference.codec import open_stream_codec, raw_of
 
     decoder = None if args.decoder is None else open_decoder(args.decoder, stream.header.model, args.threads)
     codec = open_stream_codec(stream, decoder=decoder, threads=args.threads)
     start = time.perf_counter()
-    damaged = lost_tiles(stream, rect) if args.salvage else []
     shape = rect.shape if rect else (stream.header.height, stream.header.width)
     megapixels, lost = shape[0] * shape[1] / 1e6, 0
     with Bar(args.input.name, megapixels, hidden=args.json) as progress:
@@ -67,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
             nonlocal lost
             for band, whole in masked:
                 lost += int((~whole).sum())
-                for box in damaged:
+                for box in lost_tiles(stream, rect):
                     band.rgb[:, *box.move(-band.y0, 0).meet(Box(0, 0, *whole.shape)).slices] = _MARK
                 yield band
 
@@ -78,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
             linear=args.linear,
             exposure=args.exposure,
         )
-    seconds = time.perf_counter() - start
+    seconds, damaged = time.perf_counter() - start, lost_tiles(stream, rect)
     facts = {
         "input": str(args.input),
         "output": str(args.output),
@@ -103,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def lost_tiles(stream: Stream, rect: Box | None) -> list[Box]:
-    """Where a picture, or a part of it, has lost its tiles: pixels of what is decoded."""
+    """Where a picture, or a part of it, has lost its tiles, as far as it was decoded: pixels of what is."""
     from zoo.codec import Box
     from zoo.raw import alignment
 
@@ -111,7 +116,7 @@ def lost_tiles(stream: Stream, rect: Box | None) -> list[Box]:
     area = rect or Box(0, 0, header.height, header.width)
     border = alignment((header.height, header.width), header.cfa)
     origin = -border.top - area.y0, -border.left - area.x0
-    boxes = [stream.tiles.pixels(tile).move(*origin) for tile, whole in enumerate(stream.whole().ravel()) if not whole]
+    boxes = [stream.tiles.pixels(tile).move(*origin) for tile in sorted(stream.lost)]
     return [seen for box in boxes if (seen := box.meet(Box(0, 0, *area.shape)))]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,36 +45,61 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     from zoo.inference.output import check_options
 
-    if args.threads is not None and args.threads < 1:
-        raise ZooError(f"--threads is 1 or more, not {args.threads}")
-    files = _expand(args.inputs)
-    format, targets = _targets(args, files)
+    if str(args.output) == "-":
+        raise ZooError("-o -: pictures do not go to the standard output; name a file or a folder")
+    with reachable():
+        files = _expand(args.inputs)
+        format, targets = _targets(args, files)
     check_options(format, args.linear, args.exposure)
 
     from zoo.cli.runtimes import open_runner
+    from zoo.inference.restore import check_tile
     from zoo.models.registry import DEFAULT_MODEL, get_spec
 
+    check_tile(args.tile)
     model, runner = open_runner(args.model or DEFAULT_MODEL, args.runtime, args.precision, args.tile, args.threads)
     spec = get_spec(model)
     done: list[dict[str, Any]] = []
-    failed: list[ZooError] = []
+    failed: list[str] = []
     for file, target in zip(files, targets, strict=True):
         try:
             done.append(_one(file, target, format, runner, spec, args))
-        except ZooError as error:  # the other photos of a folder are none the worse for it
+        except Exception as error:  # the other photos of a folder are none the worse for it
             if len(files) == 1:
                 raise
-            failed.append(error)
-            print("error:", error, file=sys.stderr)
+            if args.debug:
+                traceback.print_exc()
+            failed.append(_line(file, error))
+            print("error:", failed[-1], file=sys.stderr)
             continue
         if not args.json:
             _tell(done[-1])
     if args.json:
         about = {"model": model, "runtime": runner.target, "precision": runner.precision}
-        print(json.dumps(about | {"files": done, "errors": [str(e) for e in failed]}, indent=1))
+        print(json.dumps(about | {"files": done, "errors": failed}, indent=1))
     if failed:
-        raise ZooError(f"{len(failed)} of {len(files)} files failed: {'; '.join(map(str, failed))}")
+        raise ZooError(f"{len(failed)} of {len(files)} files failed")
     return 0
+
+
+@contextlib.contextmanager
+def reachable() -> Iterator[None]:
+    """Turns what the system says of a name that is too long, or lies in a folder that may not be entered.
+
+    Raises:
+        ZooError: it is such a name.
+    """
+    try:
+        yield
+    except OSError as error:
+        fix = "check its permissions" if isinstance(error, PermissionError) else "choose another name"
+        raise ZooError(f"{error.filename}: cannot be opened ({error.strerror}); {fix}") from error
+
+
+def _line(file: Path, error: Exception) -> str:
+    """What went wrong with a file, as :func:`zoo.cli.main.main` would say it of the only one."""
+    bug = f"{file}: {type(error).__name__}: {error}; this is a bug, --debug shows where"
+    return " ".join((str(error) if isinstance(error, ZooError) else bug).split())
 
 
 def _expand(inputs: list[Path]) -> list[Path]:
@@ -88,6 +115,11 @@ def _expand(inputs: list[Path]) -> list[Path]:
             raise ZooError(f"{path}: no such file; check the path")  # before the model is loaded
         else:
             files.append(path)
+    seen: set[Path] = set()
+    for path in files:
+        if path.absolute() in seen:
+            raise ZooError(f"{path}: is given twice; leave one of them out")
+        seen.add(path.absolute())
     return files
 
 
@@ -110,7 +142,7 @@ def _targets(args: argparse.Namespace, files: list[Path]) -> tuple[str, list[Pat
     if out.exists() and not out.is_dir():
         raise ZooError(f"{out}: is a file, not a folder; give another name")
     format = format_of(Path(f"x.{args.format or 'tiff'}"), args.format)
-    targets = [out / f"{file.stem}.{format}" for file in files]
+    targets = [out / f"{file.stem}.{args.format or format}" for file in files]
     owners: dict[Path, Path] = {}
     for file, target in zip(files, targets, strict=True):
         if target in owners:

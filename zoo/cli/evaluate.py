@@ -24,6 +24,7 @@ EVIDENCE = Path("evidence/quality")
 SHEETS = Path("evidence/blind")
 PLOT = Path("docs/leaderboard.png")
 BLIND = "blind"  # makes a sheet to look at instead of numbers
+RANKED = "bayer"  # has a leaderboard of methods
 RATES = "rate-distortion"  # of codecs, in :mod:`zoo.cli.rates`
 
 
@@ -41,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="model (`zoo list`), or a classical method: menon, nlm+menon, ...")
     add("--data", type=Path, metavar="DIR", help="folder of clean pictures; of pairs or raws for pairs and blind")
-    add("--benchmark", default="bayer", metavar="B", help="bayer (default), demosaic, pairs, blind, rate-distortion")
+    add("--benchmark", default=RANKED, metavar="B", help="bayer (default), demosaic, pairs, blind, rate-distortion")
     add("--sets", default="all", metavar="S,...", help="kodak, mcmaster, ..., or names of subfolders (default: all)")
     add("--noise", metavar="L,...", help="noise levels of bayer: clean, iso800, iso3200, iso12800 (default: all four)")
     add(
@@ -72,8 +73,10 @@ def run(args: argparse.Namespace) -> None:
             raise ZooError(f"--leaderboard ranks all that there is evidence of; leave {' '.join(args.names)} out")
         if args.benchmark == RATES:
             importlib.import_module("zoo.cli.rates").rank(args)
-        else:
+        elif args.benchmark == RANKED:
             _rank(args)
+        else:
+            raise ZooError(f"'{args.benchmark}' has no leaderboard; give --benchmark {RANKED} (default) or {RATES}")
         return
     if not args.names:
         raise ZooError("nothing to measure; give NAMEs of models or classical methods, or --leaderboard")

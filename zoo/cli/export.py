@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from zoo.record import write_record
 
@@ -45,14 +46,13 @@ def run(args: argparse.Namespace) -> None:
     from zoo.models.registry import DEFAULT_MODEL, halves
 
     console = Console(stderr=True)
+    packages = []
     if "darktable" in args.target:
         with console.status(f"{args.name or DEFAULT_MODEL} -> darktable"):
-            _darktable(args, args.name or DEFAULT_MODEL)
-        args.target = [target for target in args.target if target != "darktable"]
-        if not args.target:
-            return
+            packages = [_darktable(args, args.name or DEFAULT_MODEL)]
     results = []
-    wanted = [(target, half) for target in dict.fromkeys(args.target) for half in halves(args.name or DEFAULT_MODEL)]
+    targets = dict.fromkeys(target for target in args.target if target != "darktable")
+    wanted = [(target, half) for target in targets for half in halves(args.name or DEFAULT_MODEL)]
     for target, half in wanted:
         with console.status(f"{args.name or DEFAULT_MODEL} {half} -> {target} {args.precision}"):
             results.append(
@@ -70,7 +70,9 @@ def run(args: argparse.Namespace) -> None:
         for result in results:
             write_record(args.record / f"{result.path.stem}.json", "artifact", result.to_json())
     if args.json:
-        print(json.dumps([result.to_json() for result in results]))
+        print(json.dumps(packages + [result.to_json() for result in results]))
+        return
+    if not results:
         return
     table = Table("artefact", "kB", "worst tile against reference", "int8 convolutions", "outside delegate", box=None)
     for r in results:
@@ -90,19 +92,18 @@ def run(args: argparse.Namespace) -> None:
     Console(width=max(150, Console().width)).print(table)
 
 
-def _darktable(args: argparse.Namespace, name: str) -> None:
+def _darktable(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """A package for darktable, which is always fp32."""
     from export.darktable import DEFAULT_NOISE, package
 
     about = package(name, noise=args.noise or DEFAULT_NOISE, tile=args.tile, output_dir=args.output_dir)
     if args.record:
         write_record(args.record / f"{Path(about['path']).stem}-darktable.json", "package", about)
-    if args.json:
-        print(json.dumps(about))
-        return
-    worst = about["parity"]["worst_psnr_db"]
-    verdict = "equal to" if worst is None else f"{worst:.1f} dB of"
-    print(f"{about['path']}: {about['size_bytes'] / 1000:.0f} kB, {verdict} {about['parity']['reference']}")
+    if not args.json:
+        worst = about["parity"]["worst_psnr_db"]
+        verdict = "equal to" if worst is None else f"{worst:.1f} dB of"
+        print(f"{about['path']}: {about['size_bytes'] / 1000:.0f} kB, {verdict} {about['parity']['reference']}")
+    return about
 
 
 def default_data() -> Path | None:

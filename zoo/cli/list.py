@@ -45,10 +45,13 @@ def run(args: argparse.Namespace) -> None:
 
 def _row(name: str) -> dict[str, Any]:
     card = weights.card(name) or {}
-    # The mean over the noise levels of the validation during training; `zoo evaluate` measures properly.
-    levels = list(card.get("training", {}).get("validation_psnr_db", {}).values())
+    spec = get_spec(name)
+    # The mean over the noise levels of the validation during training; `zoo evaluate` measures properly. Networks that only
+    # demosaic are validated without noise: their mean is of something else.
+    measured = {} if spec.task == "demosaic" else card.get("training", {}).get("validation_psnr_db", {})
+    levels = list(measured.values())
     kinds = {"fp32": [weights.path(name)], "int8": [weights.path(name, quantized=True, half=h) for h in halves(name)]}
-    return dataclasses.asdict(get_spec(name)) | {
+    return dataclasses.asdict(spec) | {
         "weights": [precision for precision, files in kinds.items() if all(f.exists() for f in files)],
         "psnr_db": sum(levels) / len(levels) if levels else None,
     }

@@ -7,11 +7,14 @@ exit code or None for 0. Only the module of the verb in use is imported.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from zoo.errors import ZooError
@@ -49,22 +52,68 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None for the process's own.
 
     Returns:
-        Exit code: 0 success, 1 a bug (of `zoo doctor`: findings), 2 a mistake that one line on stderr explains, 130 interrupted.
+        Exit code: 0 success, 1 a bug (of `zoo doctor`: findings), 2 a mistake that one line on stderr explains,
+        130 interrupted, 128 + its number when a signal asked to stop.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
-        args = _parser(arguments).parse_args(arguments)
-        return importlib.import_module(VERBS[args.verb][0]).run(args) or 0
+        with _unwinding():
+            args = _parser(arguments).parse_args(arguments)
+            _check_threads(args)
+            return importlib.import_module(VERBS[args.verb][0]).run(args) or 0
     except ZooError as error:
         return _complain(str(error), 2, debug)
     except KeyboardInterrupt:
         return _complain("interrupted", 130, debug)
+    except _Stopped as stopped:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            _complain(f"stopped by {stopped.signal.name}", 0, debug)
+        return 128 + stopped.signal
     except BrokenPipeError:  # `zoo list | head`: the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         return _complain(f"{type(error).__name__}: {error}; this is a bug, --debug shows where", 1, debug)
+
+
+class _Stopped(BaseException):
+    """What SIGTERM and SIGHUP become, as SIGINT becomes KeyboardInterrupt."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
+
+
+@contextlib.contextmanager
+def _unwinding() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise :class:`_Stopped`, so that half-written files are removed on the way out."""
+    taken: list[int] = []
+
+    def stop(number: int, _: object) -> NoReturn:
+        for other in taken:  # one that comes while files are removed must not keep them
+            signal.signal(other, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    if threading.current_thread() is threading.main_thread():
+        known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        # Others are nohup's, or of a program that calls main().
+        taken += [number for number in known if signal.getsignal(number) == signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _check_threads(args: argparse.Namespace) -> None:
+    threads = getattr(args, "threads", None)
+    if isinstance(threads, int):  # `zoo benchmark` takes a list
+        from zoo.inference.denoise import check_threads
+
+        check_threads(threads)
 
 
 def _complain(text: str, code: int, debug: bool) -> int:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _DATA = Path("../shared/data/train_rgb")
 
@@ -57,7 +62,6 @@ def run(args: argparse.Namespace) -> None:
     args.data = args.data or _DATA
 
     import torch
-    from safetensors.torch import load_file
 
     from quantize.qat import QAT_DEFAULTS, claim, finetune, post_training
     from zoo import weights
@@ -84,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     config: TrainConfig = parse(TrainConfig, values, "zoo quantize")
     model = create_model(args.name, pretrained=args.weights is None)
     if args.weights:
-        model.load_state_dict(load_file(args.weights))
+        _load(model, args.name, args.weights)
     pool = read_pool(args.data, config.patch)
     if args.recipe == "qat":
         claim(args.output_dir, model)
@@ -107,3 +111,27 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(rows if len(rows) > 1 else rows[0]))  # a compressor has two
     else:
         print("\n".join(str(path) for path, _ in saved))
+
+
+def _load(model: nn.Module, name: str, file: Path) -> None:
+    """Put float weights into a model: all of them, where training may also start from those of a part or of a smaller network.
+
+    Raises:
+        ZooError: no such file, not readable, or weights of another model.
+    """
+    from zoo.errors import ZooError
+    from zoo.models.bayer_codec import BayerCodec
+    from zoo.training.transfer import _read
+
+    if not file.is_file():
+        raise ZooError(f"{file}: no such weights; give a safetensors file, as `zoo train` writes them")
+    tensors = _read(file)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = textwrap.shorten(str(error).splitlines()[1], 120)
+        raise ZooError(
+            f"{file}: holds no weights of {name} ({first}); give those that `zoo train` made of it"
+        ) from error
+    if isinstance(model, BayerCodec):
+        model.tie_decoder()  # training leaves layers that only int8 needs as they were, and so do its checkpoints

@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> None:
 
     if not (args.output_dir or args.update or args.check):
         raise ZooError("nothing to do; give --output-dir DIR, --update or --check")
+    if args.evidence.is_dir() and not any(args.evidence.rglob("*.json")):
+        raise ZooError(f"{args.evidence}: holds no records; give the folder that they lie in with --evidence")
     said: dict[str, object] = {}
 
     def tick(name: str) -> None:

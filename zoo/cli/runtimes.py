@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
@@ -81,8 +80,7 @@ def _exported(model: str, target: str, precision: str | None, tile: int | None, 
     precision = precision or ("int8" if weights.path(model, quantized=True, half=half).exists() else "fp32")
     tile = tile or export.DEFAULT_TILE
     path = export.artifact_path(model, target, precision, tile, _FOLDER, half)
-    file = weights.verified(model, quantized=precision == "int8", half=half)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = export.weights_digest(model, precision, half)
     if not path.exists() or export.target_module(target).read_metadata(path).get("weights_sha256") != digest:
         print(f"exporting {path}, which is needed once", file=sys.stderr)
         export.export(model, target=target, precision=precision, tile=tile, output_dir=_FOLDER, half=half)
@@ -128,7 +126,6 @@ def open_half(path: Path, half: str, threads: int | None = None) -> tuple[str, T
     metadata = module.read_metadata(path)
     if metadata.get("half") != half:
         raise ZooError(f"{path}: is no {half} of a compressor; `zoo export bayer-codec-m` writes one")
-    file = weights.verified(metadata["model"], quantized=metadata["precision"] == "int8", half=half)
-    if metadata["weights_sha256"] != hashlib.sha256(file.read_bytes()).hexdigest():
+    if metadata["weights_sha256"] != export.weights_digest(metadata["model"], metadata["precision"], half):
         raise ZooError(f"{path}: was exported from other weights than those that ship; export it anew")
     return metadata["model"], module.runner(path, threads=threads or 1)

@@ -1,4 +1,4 @@
-"""``zoo show``: all that is known of one model, or of one .rzc file."""
+"""``zoo show``: all that is known of one model, of an exported file, or of one .rzc file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo import weights
+from zoo.cli.runtimes import ARTEFACTS
 from zoo.models.contracts import documentation
 from zoo.models.registry import get_spec, halves
 
@@ -17,16 +18,20 @@ from zoo.models.registry import get_spec, halves
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "show",
-        help="show one model, or one .rzc file",
-        description="Show a model's specification, contract, weights and card, or what the header of an .rzc file says.",
+        help="show one model, or one file",
+        description="Show a model's specification, contract, weights and card; what an exported file says of itself, with which "
+        "an app can run it (docs/app.md); or what the header of an .rzc file says.",
     )
-    parser.add_argument("name", metavar="NAME", help="one of `zoo list`, or an .rzc file")
+    parser.add_argument("name", metavar="NAME", help="one of `zoo list`, a file of `zoo export`, or an .rzc file")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.name.endswith(".rzc"):
+    if args.name.lower().endswith(".rzc"):
         _show_file(args.name, args.json)
+        return
+    if Path(args.name).suffix in ARTEFACTS:
+        _show_artefact(Path(args.name), args.json)
         return
     spec = get_spec(args.name)
     files = [weights.path(args.name), weights.tables_path(args.name)]
@@ -51,6 +56,14 @@ def run(args: argparse.Namespace) -> None:
     contract = facts.pop("contract")
     print(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=110))
     print(contract)
+
+
+def _show_artefact(path: Path, as_json: bool) -> None:
+    """The metadata of a file of `zoo export`: a text to each key, in the order in which it has them."""
+    import export
+
+    metadata = export.target_module(ARTEFACTS[path.suffix]).read_metadata(path)
+    print(json.dumps(metadata, indent=1) if as_json else "\n".join(f"{k}: {v}" for k, v in metadata.items()))
 
 
 def _show_file(path: str, as_json: bool) -> None:

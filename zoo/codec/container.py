@@ -5,6 +5,7 @@ Reading trusts nothing: sizes are compared with the file's before anything of th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ class Stream:
     Attributes:
         header: of the photo.
         name: the file's, for messages.
+        lost: tiles that salvaging has found to be damaged so far.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Stream:
         self._source = source
         self._directory = directory
         self._thumbnail = thumbnail
+        self.lost: list[int] = []
 
     @property
     def tiles(self) -> Tiles:
@@ -143,7 +146,8 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     except OSError as error:
         raise ZooError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def read_header(source: Source) -> Header:

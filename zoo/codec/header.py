@@ -23,6 +23,7 @@ from zoo.raw.image import Quad
 # sensors of phones have 200 million.
 MAX_SIDE, MAX_PIXELS, MAX_TILES = 65535, 1 << 28, 1 << 16
 MAX_SYMBOLS = 1 << 31  # in a file: 268 megapixels of 512 channels at stride 8; well under two minutes of decoding
+MAX_GAIN, MAX_LEVEL, MIN_DETERMINANT = 1e4, 1e9, 1e-6
 _SOURCES = ("given", "tag", "table", "estimated")  # of the noise profile
 _BALANCES = ("", "as shot", "daylight", "grey world")  # where the white balance comes from
 _TEXTS = {"model": 32, "make": 64, "camera": 64, "datetime": 32}  # bytes of UTF-8
@@ -106,6 +107,12 @@ class Header:
             return "levels, gains, matrix or noise that are not finite"
         if min(positive) <= 0 or min(not_negative) < 0:
             return "a white level below black, a gain of 0 or negative noise"
+        # Far beyond any camera; within them nothing that develops a picture overflows.
+        least, most = min(self.wb), max(*self.wb, *map(abs, matrix))
+        if least < 1 / MAX_GAIN or most > MAX_GAIN or max(map(abs, (*self.black, *self.white))) > MAX_LEVEL:
+            return f"levels beyond {MAX_LEVEL:g}, or gains or a matrix beyond {MAX_GAIN:g}"
+        if self.xyz_to_cam is not None and abs(np.linalg.det(self.xyz_to_cam)) < MIN_DETERMINANT:
+            return "a colour matrix without an inverse"
         if not self.model or len(self.weights_sha256) != 32 or len(self.tables_sha256) != 32:
             return "no model, or sha256 that are not 32 bytes"
         return "" if 0 <= self.quality <= 255 else f"quality {self.quality}; 0 to 255 are possible"
@@ -223,20 +230,25 @@ def describe(
 
 
 def cut(text: str, size: int) -> bytes:
-    """UTF-8 of at most ``size`` bytes, whole characters only, printable ones only."""
-    clean = "".join(c for c in text if c.isprintable())
+    """UTF-8 of at most ``size`` bytes, whole characters only, no control characters."""
+    clean = "".join(c for c in text if not _controls(c))
     return clean.encode("utf-8", "ignore")[:size].decode("utf-8", "ignore").encode()
+
+
+def _controls(character: str) -> bool:
+    """Whether it is a control character; what else can be printed depends on the Unicode version that one has."""
+    return ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0
 
 
 def _text(data: bytes) -> str:
     """Text padded with zeros.
 
     Raises:
-        ValueError: no UTF-8, or something that cannot be printed.
+        ValueError: no UTF-8, or control characters.
     """
     text = data.rstrip(b"\0").decode()
-    if not text.isprintable():
-        raise ValueError("a text that cannot be printed")
+    if any(map(_controls, text)):
+        raise ValueError("a text with control characters")
     return text
 
 

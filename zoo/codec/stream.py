@@ -88,10 +88,11 @@ def pieces(
     Args:
         stream: from :func:`zoo.codec.container.parse`.
         tables: of its model.
-        synthesise: the decoder network; always called with ``core + 2 * halo`` positions each way.
+        synthesise: the decoder network; called with windows of one size (:meth:`zoo.codec.tiles.Tiles.window`).
         halo: positions beyond a pixel's own that the network looks, >= 0.
         rect: what to decode, in pixels of the mosaic; None for all. Only the tiles that it needs are read.
-        salvage: decode what is whole; latents of damaged tiles are 0 and what they touch is marked.
+        salvage: decode what is whole; latents of damaged tiles are 0 and what they touch is marked. Tiles that fail their CRC or
+            do not decode are noted in ``stream.lost`` before the first piece that they have a part in.
         progress: called after every tile.
 
     Returns:
@@ -107,7 +108,12 @@ def pieces(
     frame = Box(0, 0, header.height, header.width)
     wanted = frame if rect is None else rect
     if not wanted or wanted.meet(frame) != wanted:
-        raise ZooError(f"{stream.name}: {tuple(wanted)} lies outside its {header.height}x{header.width} pixels")
+        y0, x0, y1, x1 = wanted
+        problem = f"lies outside its {header.height}x{header.width} pixels" if wanted else "is empty"
+        raise ZooError(
+            f"{stream.name}: the part {y0},{x0},{y1 - y0},{x1 - x0} (top, left, height, width) {problem};"
+            f" choose one within 0,0,{header.height},{header.width}"
+        )
     wanted = wanted.move(border.top, border.left)
     return _pieces(stream, tables, synthesise, halo, wanted, (border.top, border.left), salvage, progress)
 
@@ -153,7 +159,6 @@ def _pieces(
     """``wanted`` in pixels of the aligned mosaic, which begins ``offset`` before the mosaic."""
     tiles, stride = stream.tiles, stream.header.stride
     cache: dict[int, npt.NDArray[np.int16]] = {}
-    damaged: set[int] = set()
 
     def read(tile: int) -> npt.NDArray[np.int16]:
         if tile not in cache:
@@ -162,7 +167,8 @@ def _pieces(
             except ZooError:
                 if not salvage:
                     raise
-                damaged.add(tile)
+                if tile not in stream.lost:
+                    stream.lost.append(tile)
                 cache[tile] = np.zeros((tables.channels, *tiles.box(tile).shape), np.int16)
         return cache[tile]
 
@@ -184,7 +190,7 @@ def _pieces(
             raise ZooError(f"the decoder gave a picture {rgb.shape} for latents {latents.shape} of stride {stride}")
         whole = np.ones(box.shape, bool)
         for other in neighbours:
-            if other in damaged:
+            if other in stream.lost:
                 touched = tiles.box(other).grow(halo).scale(stride).meet(box)
                 if touched:
                     whole[touched.move(-box.y0, -box.x0).slices] = False

@@ -11,6 +11,7 @@ what their neighbours let expect.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -176,7 +177,8 @@ class EntropyTables:
         except OSError as error:
             raise ZooError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EntropyTables:

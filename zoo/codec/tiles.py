@@ -37,7 +37,7 @@ class Box(NamedTuple):
         return (self.y1 - self.y0, self.x1 - self.x0) if self else (0, 0)
 
     def __bool__(self) -> bool:
-        return self.y1 > self.y0 and self.x1 > self.x0
+        return bool(self.y1 > self.y0 and self.x1 > self.x0)
 
     def grow(self, margin: int) -> Box:
         """With ``margin`` more on each side."""
@@ -126,9 +126,12 @@ class Tiles:
         return Box(pixels.y0 // s, pixels.x0 // s, -(-pixels.y1 // s), -(-pixels.x1 // s))
 
     def window(self, tile: int, halo: int) -> Box:
-        """What the decoder network is fed for a tile: always ``core + 2 * halo`` positions each way."""
-        box = self.box(tile)
-        return Box(box.y0, box.x0, box.y0 + self.core, box.x0 + self.core).grow(halo)
+        """What the decoder network is fed for a tile: one size for all of a photo, ``core + 2 * halo`` positions each way.
+
+        Of a photo that is smaller than a tile, as much as it has: a header of 345 bytes may name tiles of 64 positions for one.
+        """
+        box, side = self.box(tile), min(self.core, max(self.grid.y1, self.grid.x1))
+        return Box(box.y0, box.x0, box.y0 + side, box.x0 + side).grow(halo)
 
     def gather(
         self, box: Box, needed: Box, channels: int, read: Callable[[int], npt.NDArray[np.int16]]

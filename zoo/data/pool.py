@@ -55,16 +55,16 @@ class ImagePool:
             progress: called with (done, total).
 
         Raises:
-            ZooError: no usable picture, or one of the held-out evaluation pictures among them.
+            ZooError: no usable picture, one that cannot be read, or a held-out evaluation picture among them.
         """
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (*PICTURES, ".npz"))
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (*PICTURES, ".npz") and not p.is_dir())
         images: list[Tensor] = []
         digest = hashlib.sha256()
         for index, path in enumerate(files):
-            data = path.read_bytes()
             linear = _read_linear(path)
             if linear is None or min(linear.shape[:2]) < min_side:
                 continue
+            data = path.read_bytes()
             _refuse_held_out(path, data, linear)
             digest.update(path.name.encode() + hashlib.sha256(data).digest())
             code = np.sqrt(np.clip(linear, 0, LINEAR_RANGE) / LINEAR_RANGE) * 65535 + 0.5
@@ -87,19 +87,21 @@ def read_srgb(path: Path) -> np.ndarray:
     """A picture file as float32 ``[H, W, 3]``, sRGB-encoded, in [0, 1].
 
     Raises:
-        ZooError: not a readable picture.
+        ZooError: not a readable picture, or a TIFF that is not RGB.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         if path.suffix.lower() in (".tif", ".tiff"):
             import tifffile
 
             data = tifffile.imread(path)
+            if data.ndim != 3 or data.shape[2] not in (3, 4):  # grey, a palette's indices, planes, pages
+                raise ValueError(f"a TIFF of shape {data.shape}, not RGB")
             return data[..., :3].astype(np.float32) / np.iinfo(data.dtype).max
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"), np.float32) / 255
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+    except Exception as error:  # Pillow and tifffile raise what they like on damage
         raise ZooError(f"{path}: cannot be read as a picture ({error}); remove it or convert it to PNG") from error
 
 
@@ -108,10 +110,15 @@ def _read_linear(path: Path) -> np.ndarray | None:
 
     if path.suffix.lower() != ".npz":
         return srgb_decode(read_srgb(path))
-    with np.load(path) as archive:
-        if "rgbe" not in archive:
-            return None
-        rgbe = archive["rgbe"]
+    try:
+        with np.load(path) as archive:
+            if "rgbe" not in archive:
+                return None
+            rgbe = archive["rgbe"]
+            if rgbe.ndim != 3 or rgbe.shape[2] != 4 or rgbe.dtype != np.uint8:
+                raise ValueError(f"rgbe is {rgbe.dtype} {rgbe.shape}, not uint8 (H, W, 4)")
+    except Exception as error:  # zipfile and NumPy raise what they like on damage
+        raise ZooError(f"{path}: cannot be read as an HDR band ({error}); remove it or make it again") from error
     linear = rgbe[..., :3].astype(np.float32) * np.exp2(rgbe[..., 3:].astype(np.float32) - 136)
     # Panoramas come in arbitrary units: 0.18 of a photo's white for the median is an ordinary exposure.
     return (linear * (0.18 / max(float(np.median(linear)), 1e-6))).astype(np.float32)

@@ -23,8 +23,8 @@ LEVELS = tuple(bed.LEVELS)
 NOISY = tuple(level for level, (shot, _) in bed.LEVELS.items() if shot)
 CLASSICAL, PEER = "classical", "peer"  # targets of evidence
 # int8 of these is the same integers (see the table "quantization"): one row, of the first that there is.
-_SAME_INTEGERS = ("litert", "executorch", "integer")
-_SHOWN = (*_SAME_INTEGERS, "torch", CLASSICAL, PEER)
+SAME_INTEGERS = ("litert", "executorch", "integer")
+_SHOWN = (*SAME_INTEGERS, "torch", CLASSICAL, PEER)
 
 Values = Mapping[str, Mapping[str, float]]  # picture -> metric -> value
 
@@ -208,10 +208,10 @@ def read_leaderboard(folder: Path) -> Leaderboard:
     host = min(hosts, key=lambda h: (-hosts[h], h))
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for r in found:
-        if r["target"] in _SHOWN and (r["target"] not in _SAME_INTEGERS or r["precision"] == "int8"):
+        if r["target"] in _SHOWN and (r["target"] not in SAME_INTEGERS or r["precision"] == "int8"):
             groups.setdefault((r["name"], r["target"], r["precision"]), []).append(r)
     for name in {name for name, _, _ in groups}:
-        twins = [key for target in _SAME_INTEGERS if (key := (name, target, "int8")) in groups]
+        twins = [key for target in SAME_INTEGERS if (key := (name, target, "int8")) in groups]
         for key in twins[1:]:
             del groups[key]
     rows = [_row(*key, records, host) for key, records in sorted(groups.items())]

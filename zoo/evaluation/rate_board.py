@@ -20,7 +20,7 @@ from zoo.evaluation.bd import Delta, Points, bd_quality, bd_rate, decibels
 from zoo.evaluation.rate_records import BENCHMARK, KIND, mean_points
 
 LEVELS = tuple(bed.LEVELS)
-ANCHORS = ("jpegxl+menon", "jpegxl+utnet-m")  # JPEG XL of a simply developed raw, and of our best denoised one
+ANCHORS = ("jpegxl+menon", "jpegxl+utnet-m")  # JPEG XL of a simply developed raw, and of the default model's picture
 REFERENCE = "balle-bayer-ps"  # the full-size autoencoder
 METRIC = "psnr"
 _PLAIN = ("codec", "torch")  # targets that go without saying

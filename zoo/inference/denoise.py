@@ -14,13 +14,14 @@ from zoo.inference.output import save
 from zoo.inference.restore import Progress, restore
 from zoo.inference.runner import TileRunner, TorchRunner
 from zoo.models.compressor import KEPT, TOLD
-from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_denoiser, create_model, get_spec
+from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_denoiser, check_removes_noise, create_model, get_spec
 from zoo.raw import XTRANS, NoiseProfile, RawImage, read_raw
 from zoo.raw.image import Quad
 from zoo.raw.noise import Triple
 
 # White level that a denoised mosaic is scaled to at most: a denoised highlight may exceed it.
 _HIGHEST = 49152
+MOST_THREADS = 1024  # more than machines have; far beyond it the system refuses them, and PyTorch ends the process
 
 
 def denoise(
@@ -48,7 +49,7 @@ def denoise(
         linear: TIFF without the sRGB curve.
         exposure: in EV, for developed pictures.
         tile: packed side of the tiles; None for the runner's or a good one. The result does not depend on it.
-        threads: of PyTorch; None for its own choice.
+        threads: of PyTorch, 1 to :data:`MOST_THREADS`; None for its own choice.
         noise_scale: above 1 smooths more, below 1 keeps more, see :func:`zoo.inference.restore.restore`.
         progress: called with (tiles done, tiles in all).
 
@@ -60,6 +61,7 @@ def denoise(
         ZooError: whatever is wrong with the file, the model, the options or the output, in one line.
     """
     check_denoiser(model, "denoise by itself")
+    check_threads(threads, "threads")
     raw = read_raw(path)
     if runner is None:
         runner = TorchRunner(create_model(model, pretrained=True), threads)
@@ -71,6 +73,17 @@ def denoise(
     for y0, rgb in bands:
         picture[y0 : y0 + rgb.shape[1]] = np.moveaxis(rgb, 0, -1)
     return picture
+
+
+def check_threads(threads: int | None, name: str = "--threads") -> None:
+    """Refuse a number of threads that no machine has.
+
+    Raises:
+        ZooError: below 1 or above :data:`MOST_THREADS`.
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        limit = "1 or more" if threads < 1 else f"{MOST_THREADS} or less"
+        raise ZooError(f"{name} is {limit}, not {threads}")
 
 
 def denoised_mosaic(
@@ -90,8 +103,9 @@ def denoised_mosaic(
         The same, with another mosaic, levels a whole multiple of the raw's, and what is left of the noise.
 
     Raises:
-        ZooError: X-Trans; what :func:`zoo.inference.restore.restore` raises.
+        ZooError: a network that only demosaics, X-Trans; what :func:`zoo.inference.restore.restore` raises.
     """
+    check_removes_noise(spec.name)
     if raw.cfa == XTRANS:
         raise ZooError(
             f"{raw.path or 'photo'}: X-Trans, of which no mosaic is made again; use the raw of a Bayer camera"

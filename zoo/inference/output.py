@@ -11,15 +11,17 @@ format    holds
 
 "Developed" is white balance, camera matrix, sRGB curve and nothing else: no tone curve, no sharpening. Pixels are not
 turned: the orientation is written as a tag, as cameras do. Make, model, time, ISO and exposure time are kept (in a DNG
-without the times).
+without the times). Developed pictures carry an sRGB profile.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +33,26 @@ from zoo.errors import ZooError
 from zoo.inference.tiling import Band
 from zoo.models.registry import nearest
 from zoo.raw import RawImage, camera_to_srgb_matrix, srgb_encode, write_linear_dng
+from zoo.raw.dng import SOFTWARE
+from zoo.raw.tags import read_dng_tags
 
 SUFFIXES = {".tiff": "tiff", ".tif": "tiff", ".png": "png", ".jpeg": "jpeg", ".jpg": "jpeg", ".dng": "dng"}
 FORMATS = ("tiff", "png", "jpeg", "dng")
+_SHORT = {"tif": "tiff", "jpg": "jpeg"}
 
 _CHUNK = 64  # rows that are developed at a time: the temporaries of a whole band would dwarf it
-_DNG_BLACK, _DNG_WHITE = 2048, 65535  # the pedestal keeps values down to -3 % of white
+_DNG_BLACK, _DNG_WHITE = 512, 65535  # keeps values down to -0.8 % of white; LibRaw shows it as much too dark
 _ORIENTATION, _MAKE, _MODEL, _DATETIME = 274, 271, 272, 306  # TIFF tags
 _EXIF, _EXPOSURE, _ISO = 34665, 33434, 34855  # the EXIF folder, and tags in it
 
 
 def format_of(path: Path, format: str | None = None) -> str:
-    """The format to write: the one that is named, else the suffix's.
+    """The format to write: the one that is named (``tif`` and ``jpg`` too), else the suffix's.
 
     Raises:
         ZooError: unknown name or suffix, or the two contradict each other.
     """
+    format = None if format is None else _SHORT.get(format, format)
     if format is not None and format not in FORMATS:
         raise ZooError(f"unknown format '{format}'{nearest(format, FORMATS)}; choose from {', '.join(FORMATS)}")
     by_suffix = SUFFIXES.get(path.suffix.lower())
@@ -108,17 +114,21 @@ def save(
         path: the file; written under a temporary name beside it and renamed, so nothing half-written stays.
         bands: as :func:`zoo.inference.restore.restore` gives them; taken from another thread, one ahead of what is written.
         raw: the photo they were made from.
-        format: one of :data:`FORMATS`; None for the suffix's.
+        format: one of :data:`FORMATS`, or ``tif`` or ``jpg``; None for the suffix's.
         linear: TIFF without the sRGB curve. A DNG is always linear.
         exposure: in EV, see :func:`develop`.
 
     Raises:
-        ZooError: format or options do not fit, the file is the raw itself, or it cannot be written.
+        ZooError: format or options do not fit, the file is the raw itself or another, or it cannot be written.
     """
     format = format_of(path, format)
     check_options(format, linear, exposure)
-    if raw.path and path.exists() and path.samefile(raw.path):
+    if _is_raw(path, raw):
         raise ZooError(f"{path}: is the raw itself and would be overwritten; choose another name or folder")
+    if format == "dng" and _is_foreign_dng(path):
+        raise ZooError(
+            f"{path}: is a DNG that raw-zoo did not write and would be overwritten; choose another name or folder"
+        )
     chunks = (Band(y0 + y, rgb[:, y : y + _CHUNK]) for y0, rgb in ahead(bands) for y in range(0, rgb.shape[1], _CHUNK))
     with _staged(path) as temporary:
         if format == "dng":
@@ -129,6 +139,27 @@ def save(
             _save_tiff(temporary, developed, raw, linear)
         else:
             _save_8_bit(temporary, developed, raw, format)
+
+
+def _is_raw(path: Path, raw: RawImage) -> bool:
+    try:
+        return bool(raw.path) and path.samefile(raw.path)
+    except OSError:  # one of them is not there; what else is wrong with a name is told when it is written to
+        return False
+
+
+def _is_foreign_dng(path: Path) -> bool:
+    """Whether a file is there that :func:`save` did not write, so perhaps the only copy of a raw."""
+    try:
+        if not path.is_file() or not path.stat().st_size:
+            return False
+    except OSError:  # as above
+        return False
+    try:
+        tags = read_dng_tags(path)
+    except OSError:  # it may not be read
+        return True
+    return (tags.software, tags.kind) != (SOFTWARE, "linear")
 
 
 @contextlib.contextmanager
@@ -167,9 +198,10 @@ def _save_tiff(path: Path, developed: Iterator[npt.NDArray[np.float32]], raw: Ra
         planarconfig="contig",
         rowsperstrip=_CHUNK,
         metadata=None,
-        software="raw zoo",
+        software=SOFTWARE,
         datetime=exif.get(_DATETIME),
         description="linear sRGB primaries" if linear else "sRGB",
+        iccprofile=None if linear else _srgb_profile(),
         extratags=extra,
         returnoffset=True,
     )
@@ -207,7 +239,16 @@ def _save_8_bit(path: Path, developed: Iterator[npt.NDArray[np.float32]], raw: R
     for code, value in _exif(raw).items():
         (exif.get_ifd(_EXIF) if code in (_EXPOSURE, _ISO) else exif)[code] = value
     options: dict[str, Any] = {"quality": 95, "subsampling": 0} if format == "jpeg" else {}
-    Image.fromarray(picture).save(path, format, exif=exif, **options)
+    Image.fromarray(picture).save(path, format, exif=exif, icc_profile=_srgb_profile(), **options)
+
+
+@cache
+def _srgb_profile() -> bytes:
+    """An ICC profile, without the time of its making: equal pictures are to give equal files."""
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:24] + bytes(12) + profile[36:]
 
 
 def _exif(raw: RawImage) -> dict[int, Any]:
@@ -217,7 +258,7 @@ def _exif(raw: RawImage) -> dict[int, Any]:
     found: dict[int, Any] = {_ORIENTATION: raw.orientation}
     for code, key in ((_MAKE, "make"), (_MODEL, "model"), (_DATETIME, "datetime")):
         text = str(raw.metadata.get(key, "")).encode("ascii", "replace").decode()
-        if text and (code != _DATETIME or len(text) == len("YYYY:MM:DD HH:MM:SS")):
+        if text and (code != _DATETIME or re.fullmatch(r"\d{4}(:\d\d){2} \d\d(:\d\d){2}", text)):
             found[code] = text
     if raw.iso:
         found[_ISO] = min(round(raw.iso), 65535)

@@ -18,6 +18,7 @@ from zoo.models.registry import ModelSpec
 from zoo.raw import XTRANS, RawImage, alignment, pack
 from zoo.raw.image import Quad, normalise
 
+MOST_TILE = 4096  # packed side that may be asked for: a small network holds some 2 GB for each of its layers then
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
 XTRANS_PHASE = "xtrans_phase"  # of a RawImage's metadata: 6 * row + column in the pattern of the mosaic's first pixel
 
@@ -40,7 +41,7 @@ def restore(
             hold :data:`XTRANS_PHASE`.
         runner: runs the network.
         spec: of the network that the runner runs.
-        tile: packed side of the tiles, see :func:`zoo.inference.tiling.plan`.
+        tile: packed side of the tiles, see :func:`zoo.inference.tiling.plan`; :data:`MOST_TILE` at most.
         noise_scale: > 0; the network is told that the noise is this many times stronger (standard deviation) than the
             photo's profile says: above 1 smooths more, below 1 keeps more.
         progress: called after every tile.
@@ -54,9 +55,20 @@ def restore(
     """
     if not 0 < noise_scale < float("inf"):
         raise ZooError(f"the noise scale is a number above 0, not {noise_scale:g}")
+    check_tile(tile)
     frame = _frame_of(raw, spec)
     grid = plan(spec, -(-frame.height // 2), -(-frame.width // 2), tile, runner.tile)
     return _bands(raw, runner, spec, grid, frame, noise_scale, progress)
+
+
+def check_tile(tile: int | None) -> None:
+    """Refuse a tile that no memory holds; whether it fits the network is for :func:`zoo.inference.tiling.plan`.
+
+    Raises:
+        ZooError: above :data:`MOST_TILE`.
+    """
+    if tile is not None and tile > MOST_TILE:
+        raise ZooError(f"tile {tile} is too large: {MOST_TILE} packed pixels or less, e.g. 512")
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ def _frame_of(raw: RawImage, spec: ModelSpec) -> _Frame:
         if get_contract(spec.contract).cfa != "any":
             raise ZooError(
                 f"{raw.path}: X-Trans, which {spec.name} cannot take (contract {spec.contract}); "
-                "use the raw of a Bayer camera, or a model whose contract is cfa_masks_v1"
+                "use the raw of a Bayer camera"
             )
         phase = raw.metadata.get(XTRANS_PHASE)
         if not isinstance(phase, int) or not 0 <= phase < 36:

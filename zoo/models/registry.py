@@ -191,6 +191,17 @@ def check_denoiser(name: str, what: str) -> None:
         raise ZooError(f"{name} is a compressor and does not {what}; use `zoo compress`, or a denoiser, e.g. utnet-m")
 
 
+def check_removes_noise(name: str) -> None:
+    """Refuse what cannot make a mosaic with less noise for a compressor.
+
+    Raises:
+        ZooError: the model is a compressor, only demosaics, or is not known.
+    """
+    check_denoiser(name, "denoise mosaics")
+    if "denoise" not in get_spec(name).task:
+        raise ZooError(f"{name} only demosaics and leaves the noise; use a denoiser, e.g. {DEFAULT_MODEL}")
+
+
 def check_compressor(name: str) -> CodecSpec:
     """What is known of a compressor.
 

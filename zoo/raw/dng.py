@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from fractions import Fraction
@@ -18,6 +19,7 @@ from zoo.raw.image import RawImage
 from zoo.raw.noise import NoiseProfile
 
 CFA_PHOTOMETRIC, LINEAR_RAW = 32803, 34892  # PhotometricInterpretation, DNG specification 1.7
+SOFTWARE = "raw zoo"  # the tag of that name in all that is written
 Tag = tuple[int, int, int, Any, bool]  # as tifffile's extratags: code, TIFF type, count, value, write once
 BYTE, ASCII, SHORT, LONG, RATIONAL, SRATIONAL, DOUBLE = 1, 2, 3, 4, 5, 10, 12
 
@@ -122,13 +124,14 @@ def _colour_tags(
 ) -> list[Tag]:
     neutral = 1 / np.asarray(wb, np.float64)
     matrix = np.diag(neutral) @ np.linalg.inv(SRGB_TO_XYZ) if xyz_to_cam is None else np.asarray(xyz_to_cam)
+    make, model = (text.encode("ascii", "replace").decode() for text in (make, model))  # all that these tags hold
     unique = f"{make} {model}".strip() or "Unknown"
     tags: list[Tag] = [
         (274, SHORT, 1, orientation, True),  # Orientation
         (50706, BYTE, 4, bytes((1, 4, 0, 0)), True),  # DNGVersion: 1.4 is the first all readers of NoiseProfile know
         (50707, BYTE, 4, bytes((1, 1, 0, 0)), True),  # DNGBackwardVersion
         (50708, ASCII, 0, unique, True),  # UniqueCameraModel
-        (50721, SRATIONAL, 9, _rationals(matrix.ravel()), True),  # ColorMatrix1
+        (50721, SRATIONAL, 9, _rationals(matrix.ravel(), most=2**31 - 1), True),  # ColorMatrix1
         (50728, RATIONAL, 3, _rationals(neutral), True),  # AsShotNeutral
         (50778, SHORT, 1, 21, True),  # CalibrationIlluminant1: D65
     ]
@@ -136,9 +139,10 @@ def _colour_tags(
     return tags + [(code, ASCII, 0, text, True) for code, text in named if text]
 
 
-def _rationals(values: Sequence[float] | npt.NDArray[np.floating[Any]]) -> tuple[int, ...]:
-    """Numerators and denominators in turn, good to 1e-6."""
-    fractions = [Fraction(float(v)).limit_denominator(1_000_000) for v in values]
+def _rationals(values: Sequence[float] | npt.NDArray[np.floating[Any]], most: int = 2**32 - 1) -> tuple[int, ...]:
+    """Numerators and denominators in turn, good to 1e-6 as far as numbers up to ``most`` allow it."""
+    largest = [min(1_000_000, most // (int(abs(v)) + 1)) for v in values]  # denominators that keep the numerator below
+    fractions = [Fraction(float(v)).limit_denominator(max(d, 1)) for v, d in zip(values, largest, strict=True)]
     return tuple(n for f in fractions for n in (f.numerator, f.denominator))
 
 
@@ -154,11 +158,12 @@ def _write(path: str | os.PathLike[str], data: npt.NDArray[np.uint16], photometr
             photometric=photometric,
             planarconfig="contig" if data.ndim == 3 else None,
             metadata=None,
-            software="raw zoo",
+            software=SOFTWARE,
             extratags=sorted(tags),
         )
         temporary.replace(target)
     except OSError as error:
         raise ZooError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ from zoo.raw.tags import DngTags, cfa_noise, read_dng_tags, read_exif
 
 Triple = tuple[float, float, float]
 
+_MOST = 1e4  # of one gain over another; no light is as far from a sensor's own colours
+_MOST_ISO = 1e9  # far beyond any camera's; its square must not overflow
+_MOST_BYTES = 1 << 31  # of an npz's mosaic, all frames together: a header that claims more is damaged
+
 # LibRaw's flip holds mirror (1), flip (2) and transpose (4) bits; this is dcraw's table from EXIF, inverted.
 _EXIF_OF_FLIP = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
 
@@ -38,8 +42,8 @@ def read_raw(path: str | os.PathLike[str], *, noise: NoiseProfile | None = None,
     finds the active area. ``.npz`` files hold ``mosaic``, an unsigned integer (H, W) or (N, H, W) array, and ``meta``,
     a JSON object in a string: ``black`` (number, or four per 2x2 position row by row), ``white`` (number) and ``cfa``
     are needed; ``iso``, ``camera`` or ``make`` and ``model``, ``wb`` (gains R, G, B) or ``as_shot_neutral`` (their
-    inverses), ``color_matrix`` (nine numbers, XYZ -> camera, row by row), ``noise_profile`` ([S, O]), ``orientation``
-    and ``exposure`` are taken where they are.
+    inverses), ``color_matrix`` (nine numbers, XYZ -> camera, row by row), ``noise_profile`` ([S, O]) and
+    ``orientation`` are taken where they are.
 
     White balance is the camera's; without one, the gains that make daylight (D65) neutral through the colour matrix;
     without a matrix, grey world. Noise is ``noise`` if given; else the file's NoiseProfile tag or the table's row for
@@ -55,16 +59,16 @@ def read_raw(path: str | os.PathLike[str], *, noise: NoiseProfile | None = None,
         ZooError: missing, unreadable, cut off, or not a mosaic of red, green and blue; the message says which.
     """
     file = Path(path)
-    if not file.exists():
-        raise ZooError(f"{file}: no such file; check the path")
-    if file.is_dir():
-        raise ZooError(f"{file}: is a folder; give the raw files in it one by one")
     try:
+        if not file.exists():
+            raise ZooError(f"{file}: no such file; check the path")
+        if file.is_dir():
+            raise ZooError(f"{file}: is a folder; give the raw files in it one by one")
         size = file.stat().st_size
         with file.open("rb"):
             pass
     except OSError as error:
-        raise ZooError(f"{file}: cannot be read ({error.strerror}); check its permissions") from error
+        raise ZooError(f"{file}: cannot be read ({error.strerror}); check its name and permissions") from error
     if size == 0:
         raise ZooError(f"{file}: is empty; copy it again from the camera")
     if file.suffix.lower() == ".npz":
@@ -78,6 +82,8 @@ def _read_camera_raw(path: Path, noise: NoiseProfile | None) -> RawImage:
     import rawpy
 
     dng = read_dng_tags(path)
+    if dng.plain_tiff and path.suffix.lower() == ".dng":  # LibRaw would guess its filters and levels
+        raise ZooError(f"{path}: is a TIFF named .dng, without the tags of a DNG; give the camera's own raw")
     if dng.kind == "linear":
         raise ZooError(f"{path}: a linear DNG, already demosaiced; give the camera's own raw")
     size = path.stat().st_size
@@ -102,12 +108,12 @@ def _read_camera_raw(path: Path, noise: NoiseProfile | None) -> RawImage:
         value = float(getattr(other, attribute, 0) or 0)
         if name not in metadata and np.isfinite(value) and value > 0:
             metadata[name] = value
-    iso = metadata.pop("iso", None)
+    iso = float(metadata.pop("iso", 0))
     return _finish(
         path, mosaic, cfa, black, white,
         gains=_gains(gains),
         matrix=_camera_matrix(dng, matrix),
-        iso=None if iso is None else float(iso),
+        iso=iso if 0 < iso < _MOST_ISO else None,
         stated=None if dng.noise is None else cfa_noise(dng.noise, cfa),
         given=noise,
         orientation=_EXIF_OF_FLIP.get(flip, 1),
@@ -121,12 +127,18 @@ def _cfa_of(path: Path, raw: Any) -> str:
     Raises:
         ZooError: not a mosaic of red, green and blue.
     """
-    if raw.raw_pattern is None or raw.raw_image_visible.ndim != 2:
-        raise ZooError(f"{path}: holds full-colour pixels, not a mosaic; give the camera's own raw")
     names = raw.color_desc.decode("ascii", "replace")
-    if raw.raw_pattern.shape == (6, 6):
+    try:
+        pattern = raw.raw_pattern
+    except NotImplementedError as error:  # rawpy's, of filters that are laid out in no way it knows
+        raise ZooError(
+            f"{path}: its filters ({names}, laid out oddly) are not a Bayer mosaic; give an RGB Bayer raw"
+        ) from error
+    if pattern is None or raw.raw_image_visible.ndim != 2:
+        raise ZooError(f"{path}: holds full-colour pixels, not a mosaic; give the camera's own raw")
+    if pattern.shape == (6, 6):
         return XTRANS
-    cfa = "".join(names[i] for i in _corner_colours(raw))
+    cfa = "".join(names[i] if i < len(names) else "?" for i in _corner_colours(raw))
     if raw.num_colors != 3 or cfa not in BAYER_PHASES:
         raise ZooError(f"{path}: its filters ({names}: {cfa}) are not a Bayer mosaic; give an RGB Bayer raw")
     return cfa
@@ -167,12 +179,14 @@ def _read_npz(path: Path, noise: NoiseProfile | None, frame: int) -> RawImage:
     if not zipfile.is_zipfile(path):
         raise ZooError(f"{path}: is no npz file, or is cut off; make it again with numpy.savez")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = {"mosaic", "meta"} - set(archive.files)
+        with zipfile.ZipFile(path) as archive:
+            missing = {"mosaic", "meta"} - {name.removesuffix(".npy") for name in archive.namelist()}
             if missing:
                 raise ZooError(f"{path}: has no array {min(missing)}; a raw npz holds 'mosaic' and 'meta'")
-            mosaic, text = archive["mosaic"], str(archive["meta"])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            mosaic, text = _npy(archive, "mosaic"), str(_npy(archive, "meta"))
+    except ZooError:
+        raise
+    except Exception as error:  # zipfile, its decompressors, numpy and the tokenizer below it raise what they like
         raise ZooError(f"{path}: is damaged ({_text(error)}); make it again with numpy.savez") from error
     if mosaic.dtype not in (np.uint8, np.uint16) or mosaic.ndim not in (2, 3) or mosaic.size == 0:
         raise ZooError(
@@ -192,19 +206,42 @@ def _read_npz(path: Path, noise: NoiseProfile | None, frame: int) -> RawImage:
         iso = float(meta["iso"]) if meta.get("iso") else None
         orientation = int(meta.get("orientation") or 1)
         metadata: dict[str, str | float | int] = {"model": str(meta.get("model") or meta.get("camera") or "unknown")}
-        metadata |= {key: str(meta[key]) for key in ("make", "exposure") if meta.get(key)}
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        if meta.get("make"):
+            metadata["make"] = str(meta["make"])
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         problem = f"{type(error).__name__}: {_text(error)}"
         raise ZooError(f"{path}: its meta is wrong ({problem}); zoo.raw.read_raw lists the keys") from error
-    if cfa not in BAYER_PHASES or len(black) != 4 or not max(black) < white or orientation not in range(1, 9):
+    levels = len(black) == 4 and _ordered(black, [white])
+    if cfa not in BAYER_PHASES or not levels or orientation not in range(1, 9):
         raise ZooError(
             f"{path}: meta says cfa {cfa}, black {black}, white {white}, orientation {orientation};"
-            f" cfa is one of {', '.join(BAYER_PHASES)}, black is below white, orientation is 1..8"
+            f" cfa is one of {', '.join(BAYER_PHASES)}, black is below white, both finite, orientation is 1..8"
         )
+    if iso is not None and not 0 < iso < _MOST_ISO:
+        raise ZooError(f"{path}: meta says iso {iso:g}; it is above 0 and below {_MOST_ISO:g}, or left out")
     return _finish(
         path, frames[frame].astype(np.uint16), cfa, _quad(black), _quad([white] * 4),
         gains=gains, matrix=matrix, iso=iso, stated=stated, given=noise, orientation=orientation, metadata=metadata,
     )  # fmt: skip
+
+
+def _npy(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    """One array of an npz. What its header claims is checked first: NumPy would allocate it.
+
+    Raises:
+        ValueError: it claims more than the file holds.
+        Exception: of any kind, where the file is damaged.
+    """
+    from numpy.lib import format
+
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as file:
+        old = format.read_magic(file) == (1, 0)
+        shape, _, dtype = (format.read_array_header_1_0 if old else format.read_array_header_2_0)(file)
+        if math.prod(shape) * dtype.itemsize > min(member.file_size - file.tell(), _MOST_BYTES):
+            raise ValueError(f"{name} claims {dtype} {shape}, more than the file or {_MOST_BYTES} bytes hold")
+        file.seek(0)
+        return np.asarray(format.read_array(file, allow_pickle=False))
 
 
 def _finish(
@@ -223,7 +260,7 @@ def _finish(
     metadata: dict[str, str | float | int],
 ) -> RawImage:
     """Settle white balance and noise, which need the picture, and put the photo together."""
-    if min(white) <= max(black):
+    if not _ordered(black, white):
         raise ZooError(f"{path}: its levels make no sense (black {black}, white {white[0]:g}); the file is damaged")
     planes = None
     if cfa != XTRANS and min(mosaic.shape) >= 2:
@@ -241,6 +278,11 @@ def _finish(
     return RawImage(mosaic, cfa, black, white, gains, matrix, iso, given, orientation, metadata, str(path))
 
 
+def _ordered(black: Sequence[float], white: Sequence[float]) -> bool:
+    """Whether all levels are numbers, with every black below every white."""
+    return bool(np.isfinite([*black, *white]).all()) and max(black) < min(white)
+
+
 def _usable(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
     """A (3, 3) matrix, or None where it has no inverse (all zeros: unknown)."""
     return matrix if np.isfinite(matrix).all() and abs(np.linalg.det(matrix)) > 1e-6 else None
@@ -249,7 +291,7 @@ def _usable(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
 def _gains(values: Any) -> Triple | None:
     """The first three gains with green = 1; None where they are no gains (LibRaw gives -1 or 0 for unknown)."""
     gains = np.asarray(values, np.float64)[:3]
-    if gains.size < 3 or not np.isfinite(gains).all() or gains.min() <= 0:
+    if gains.size < 3 or not np.isfinite(gains).all() or gains.min() <= 0 or gains.max() > _MOST * gains.min():
         return None
     return float(gains[0] / gains[1]), 1.0, float(gains[2] / gains[1])
 

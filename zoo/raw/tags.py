@@ -22,7 +22,7 @@ _D65 = 21  # CalibrationIlluminant
 
 @dataclass(frozen=True)
 class DngTags:
-    """Tags of a DNG, empty where the file is none.
+    """Tags of a DNG, empty but for ``plain_tiff`` where the file is none.
 
     Attributes:
         kind: "cfa", "linear" or "" (no DNG).
@@ -32,6 +32,8 @@ class DngTags:
         origin: top left of the active area (row, column).
         needed_bytes: where the picture's last strip or tile ends in the file; a shorter file is cut off.
         model: UniqueCameraModel.
+        software: what wrote the file.
+        plain_tiff: it is a TIFF, and no DNG.
     """
 
     kind: str = ""
@@ -41,6 +43,8 @@ class DngTags:
     origin: tuple[int, int] = (0, 0)
     needed_bytes: int = 0
     model: str = ""
+    software: str = ""
+    plain_tiff: bool = False
 
 
 def read_exif(path: Path) -> dict[str, str | float | int]:
@@ -67,10 +71,20 @@ def read_exif(path: Path) -> dict[str, str | float | int]:
         if tag is None:
             continue
         if name in ("make", "model", "datetime"):
-            found[name] = str(tag).strip("\x00 ")
+            found[name] = _text(tag).strip("\x00 ")
         elif tag.values and (number := _float(tag.values[0])) > 0:
             found[name] = number
     return found
+
+
+def _text(tag: Any) -> str:
+    """A tag's text; exifread gives what is no ASCII as bytes, and prints those as Python does."""
+    if not isinstance(tag.values, bytes):
+        return str(tag)
+    try:
+        return tag.values.decode()
+    except UnicodeDecodeError:
+        return tag.values.decode("latin-1")
 
 
 def read_dng_tags(path: Path) -> DngTags:
@@ -85,7 +99,7 @@ def read_dng_tags(path: Path) -> DngTags:
             with tifffile.TiffFile(path) as tiff:
                 pages = [p for top in tiff.pages for p in (top, *(top.pages or ()))]
                 return _from_pages(pages)
-        except (tifffile.TiffFileError, ValueError, IndexError, KeyError, OSError):
+        except (TypeError, ValueError, LookupError, ArithmeticError, OSError):  # also of texts that stand for numbers
             return DngTags()
 
 
@@ -106,12 +120,12 @@ def cfa_noise(pairs: npt.NDArray[np.float64], cfa: str) -> NoiseProfile | None:
 def _from_pages(pages: list[Any]) -> DngTags:
     first = pages[0].tags
     if 50706 not in first:  # DNGVersion
-        return DngTags()
+        return DngTags(plain_tiff=True)
     raw = next((p for p in pages if p.tags.valueof(262) in (_CFA, _LINEAR_RAW)), pages[0])
     kind = {_CFA: "cfa", _LINEAR_RAW: "linear"}.get(raw.tags.valueof(262), "")
     both = [raw.tags, first]  # the noise may stand in either
     noise = next((n for n in (_numbers(t, 51041) for t in both) if n is not None and n.size % 2 == 0), None)
-    ends = [o + n for o, n in zip(raw.dataoffsets, raw.databytecounts, strict=False)]
+    ends = [int(o) + int(n) for o, n in zip(raw.dataoffsets, raw.databytecounts, strict=False)]
     area = _numbers(raw.tags, 50829)  # ActiveArea: top, left, bottom, right
     return DngTags(
         kind=kind,
@@ -121,6 +135,7 @@ def _from_pages(pages: list[Any]) -> DngTags:
         noise=None if noise is None else noise.reshape(-1, 2),
         needed_bytes=max(ends, default=0),
         model=str(first.valueof(50708) or ""),
+        software=str(first.valueof(305) or ""),
     )
 
 

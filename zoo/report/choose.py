@@ -8,7 +8,15 @@ from functools import cached_property
 from pathlib import Path
 
 from zoo import weights
-from zoo.evaluation.leaderboard import CLASSICAL, NOISY, Leaderboard, NoEvidence, Values, read_leaderboard
+from zoo.evaluation.leaderboard import (
+    CLASSICAL,
+    NOISY,
+    SAME_INTEGERS,
+    Leaderboard,
+    NoEvidence,
+    Values,
+    read_leaderboard,
+)
 from zoo.evaluation.leaderboard import Row as Ranked
 from zoo.models.registry import DEFAULT_MODEL, get_spec
 from zoo.report import quality_tables
@@ -19,7 +27,6 @@ from zoo.report.records import Record, by_machine, of_kind, read_records
 ROWS = 6
 LEVEL = "iso3200"
 _USES = Path(__file__).with_name("uses.json")
-_SAME_INTEGERS = ("litert", "executorch", "integer")
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Shelf:
         if own or precision.startswith("int8-"):
             return own and Score(own.psnr, "measured", own.sources)
         if precision == "int8":
-            twins = [self._measured((model, t, "int8")) for t in _SAME_INTEGERS]
+            twins = [self._measured((model, t, "int8")) for t in SAME_INTEGERS]
             reference = next((s for s in twins if s), None)
         else:
             reference = self._measured((model, "torch", "fp32"))

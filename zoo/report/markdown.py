@@ -40,11 +40,11 @@ def fill(text: str, make: Callable[[str], str], name: str) -> str:
     return _SECTION.sub(one, text)
 
 
-def document(title: str, lead: str, sections: Iterable[Section], depth: int = 2) -> str:
+def document(title: str, lead: str, sections: Iterable[Section]) -> str:
     """A whole file: heading, first paragraph, sections; sources in small print."""
     parts = [f"# {title}", lead]
     for section in sections:
-        parts.append(f"{'#' * depth} {section.title}")
+        parts.append(f"## {section.title}")
         parts += [_block(block) for block in section.blocks]
     return "\n\n".join(part for part in parts if part) + "\n"
 

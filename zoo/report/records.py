@@ -15,7 +15,6 @@ from typing import Any
 
 from zoo.errors import ZooError
 
-EVIDENCE = Path("evidence")
 SCHEMAS = Path(__file__).with_name("schemas")
 _TIMES = ("latency", "profile", "instructions")
 NO_MACHINE = "machine not recorded"

@@ -62,7 +62,7 @@ class CodecTrainer(Trainer):
         self._distortion = torch.compile(distortion) if config.compile else distortion
         self._neighbours = NeighbourPrediction(model.latents)
         super().__init__(model, config, pool, folder)
-        self._denoiser = Teacher(config.denoiser, self.device, "denoise mosaics") if config.denoiser else None
+        self._denoiser = Teacher(config.denoiser, self.device, removes_noise=True) if config.denoiser else None
         if self._denoiser is not None:
             for level, batch in list(self.validation.items()):
                 if batch.shot.any():

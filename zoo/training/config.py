@@ -104,7 +104,7 @@ def load_config(path: Path, **overrides: Any) -> TrainConfig:
     """Read a YAML file; ``overrides`` win over what it says (None: not given).
 
     Raises:
-        ZooError: no such file, not YAML, an unknown key (the line lists the nearest), or a value of the wrong type.
+        ZooError: no such file, not readable, not YAML, an unknown key (the line lists the nearest), or a value of the wrong type.
     """
     import yaml
 
@@ -112,7 +112,9 @@ def load_config(path: Path, **overrides: Any) -> TrainConfig:
         values = yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError as error:
         raise ZooError(f"{path}: no such configuration file; the shipped ones are in configs/") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror}); give a YAML file as in configs/") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise ZooError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(values, dict):
         raise ZooError(f"{path}: must hold 'key: value' lines")
@@ -143,7 +145,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ZooError(f"{where} must hold 'key: value' lines")
         return parse(typing.cast(type, hint), value, where)
     if typing.get_origin(hint) is tuple:
-        return tuple(float(v) for v in value)
+        kinds = typing.get_args(hint)
+        if not isinstance(value, list | tuple) or len(value) != len(kinds):
+            raise ZooError(f"{where} must be a list of {len(kinds)} values, not {value!r}")
+        return tuple(_convert(kind, v, where) for kind, v in zip(kinds, value, strict=True))
     if hint is float and isinstance(value, int | float | str):
         try:
             return float(value)  # YAML reads 1e-3 as a string

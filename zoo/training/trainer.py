@@ -38,6 +38,7 @@ VALIDATION_LEVELS = {
     "iso3200": (5e-3, 1.9e-4),
     "iso12800": (2e-2, 1.6e-3),
 }
+_VALIDATED = 192  # sensor pixels a side of a validation patch, where pictures are as large
 _LAST = 1e-3  # learning rate of the last step, of the peak's
 _SEED_STEP = 1_000_003  # between the processes of one run
 _RANGE_SHARE = 4  # every fourth patch of a batch pays for ranges: all of them cost a tenth of a step's time
@@ -238,13 +239,16 @@ class Trainer:
         """
         batches = {}
         noisy = self.config.noise.clean < 1
+        # 16 and 6 divide it: positions of a compressor, X-Trans cells. Pictures need only hold a patch of training.
+        smallest = min(side for image in pool.images for side in image.shape[:2])
+        side = min(_VALIDATED, smallest) // 48 * 48 or self.config.patch
         levels = {level: (s, o, 0.0) for level, (s, o) in VALIDATION_LEVELS.items() if noisy or not s}
         if self.config.displayed:
             levels["displayed"] = (0.0, 0.0, 1.0)
         cfa = "xtrans" if self.config.cfa == "xtrans" else "bayer"
         for level, (shot, read, displayed) in levels.items():
             fixed = self.config.noise.at(shot, read)
-            synth = RawSynthesizer(pool, 192, fixed, cfa, displayed=displayed)
+            synth = RawSynthesizer(pool, side, fixed, cfa, displayed=displayed)
             batches[level] = synth.batch(24, torch.Generator(self.device).manual_seed(7))
         return batches
 

@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.models.compressor import KEPT, TOLD
 from zoo.models.contract import curve_offset
 from zoo.models.contracts import contract_of
-from zoo.models.registry import check_denoiser, create_model, list_models
+from zoo.models.registry import check_denoiser, check_removes_noise, create_model, list_models
 from zoo.models.utnet import CompactUtNet
 from zoo.raw import vst
 
@@ -100,15 +100,18 @@ class Teacher:
     Args:
         source: a registered model's name for its shipped weights, or a file ``NAME.safetensors`` with weights of model NAME.
         device: where to run it.
-        verb: what it is to do, for the error.
+        removes_noise: it is there for :meth:`denoised`.
 
     Raises:
-        ZooError: no such model, a compressor, no weights, or they do not fit.
+        ZooError: no such model, a compressor, no weights, or they do not fit; one that leaves the noise, where it is to go.
     """
 
-    def __init__(self, source: str, device: torch.device, verb: str = "teach") -> None:
+    def __init__(self, source: str, device: torch.device, *, removes_noise: bool = False) -> None:
         name = source if source in list_models() else Path(source).stem
-        check_denoiser(name, verb)
+        if removes_noise:
+            check_removes_noise(name)
+        else:
+            check_denoiser(name, "teach")
         self._model = create_model(name)
         load_initial(self._model, source)
         self._model.to(device).eval().requires_grad_(False)

@@ -28,11 +28,16 @@ def tables_path(name: str) -> Path:
     return FOLDER / f"{name}-tables.safetensors"
 
 
-def card(name: str) -> dict[str, Any] | None:
-    """The card of a model's weights (data, licences, configuration, steps, hours, device, sha256), None if none ships."""
+def card(name: str, folder: Path | None = None) -> dict[str, Any] | None:
+    """The card of a model's weights (data, licences, configuration, steps, hours, device, sha256), None if none ships.
+
+    Args:
+        name: registered model.
+        folder: where the weights lie; None for where they ship.
+    """
     import yaml
 
-    file = FOLDER / f"{name}.yaml"
+    file = (folder or FOLDER) / f"{name}.yaml"
     return yaml.safe_load(file.read_text()) if file.exists() else None
 
 
@@ -58,9 +63,9 @@ def verified_tables(name: str) -> Path:
 
 def _verified(name: str, file: Path, kind: str, verb: str) -> Path:
     facts = card(name)
-    if not file.exists() or facts is None:
+    if not file.exists() or facts is None or file.name not in facts["sha256"]:
         raise ZooError(f"{name}: no {kind} ship with this version; make them with `{verb}`")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"].get(file.name):
+    if hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"][file.name]:
         raise ZooError(f"{file}: sha256 differs from its card; the file is damaged, install the package again")
     return file
 
