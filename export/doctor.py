@@ -22,7 +22,7 @@ from torch import fx, nn
 from export.rule_conditions import name_of
 from export.rules import RULES, SEVERITY, Effect, Rule, effect_of
 from zoo.errors import ZooError
-from zoo.models.compressor import Compressor, split_fine
+from zoo.models.compressor import Compressor
 from zoo.models.contracts import Contract, contract_of
 
 FP16_MAX = 65504.0
@@ -308,7 +308,7 @@ def _scene(
                 yield x
             else:
                 with torch.no_grad():
-                    yield split_fine(torch.round(front.encode(torch.from_numpy(x))), front.fine).numpy()
+                    yield front.coded(torch.from_numpy(x), torch.tensor([0.5])).numpy()
 
     return make
 

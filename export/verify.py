@@ -157,16 +157,14 @@ def tiles_of(tile: int, contract: Contract, data: Path | None = None) -> Iterato
 @torch.no_grad()
 def _latent_tiles(metadata: dict[str, str], data: Path | None) -> Iterator[tuple[str, np.ndarray]]:
     """What the float encoder makes of :func:`tiles_of`, rounded at the middle of the quality scale: inputs of a decoder."""
-    from zoo.models.compressor import Compressor, split_fine
+    from zoo.models.compressor import Compressor
     from zoo.models.registry import create_model
 
     model = create_model(metadata["model"], pretrained=True)
     assert isinstance(model, Compressor)
-    gain, scale = (g[:, :, None, None] for g in model.gains(torch.tensor([0.5])))
     side = int(metadata["tile"]) * int(metadata["stride"]) // 2
     for name, x in tiles_of(side, get_contract(metadata["contract"]), data):
-        latents = torch.round(model.encode(torch.from_numpy(x)) * gain) * scale
-        yield name, split_fine(latents, model.fine).numpy()
+        yield name, model.coded(torch.from_numpy(x), torch.tensor([0.5])).numpy()
 
 
 def encode_centre(raw: RawImage, tile: int, contract: Contract | None = None) -> np.ndarray:

@@ -24,6 +24,7 @@ def calibrate(
     inputs: Iterable[Tensor],
     shown: Callable[[Tensor], Tensor] = lambda y: y,
     input_range: tuple[float, float] | None = None,
+    output_range: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """Set every activation's scale and zero point; weights get theirs from their values.
 
@@ -36,7 +37,7 @@ def calibrate(
         prepared: graph from :func:`quantize.recipe.prepare`.
         inputs: network inputs ``[N, 12, h, w]``; real or synthetic raws, never random tensors.
         shown: what is made of the network's output and has an error to speak of.
-        input_range: of the network's input where it is agreed, not searched.
+        input_range, output_range: of the network's input and output where they are agreed, not searched.
 
     Returns:
         largest magnitude seen per activation, by module name (for the fp16 headroom on cards).
@@ -84,10 +85,25 @@ def calibrate(
     searched = list(activations.values())
     if input_range is not None:
         searched.pop(0).set_range(*input_range)
+    if output_range is not None:
+        output = _output(prepared)
+        output.set_range(*output_range)
+        searched.remove(output)
     for activation in reversed(searched):
         _search_by_output(lambda x: shown(prepared(x)), activation, kept)
     _avoid_ties(prepared)
     return {name: max(-low, high) for name, (low, high) in extremes.items()}
+
+
+def _output(prepared: nn.Module) -> ActivationFakeQuantize:
+    """What quantises the network's output."""
+    assert isinstance(prepared, fx.GraphModule)
+    (results,) = next(n for n in prepared.graph.nodes if n.op == "output").args
+    last = results[0] if isinstance(results, tuple | list) else results
+    assert isinstance(last, fx.Node)
+    module = prepared.get_submodule(str(last.target))
+    assert isinstance(module, ActivationFakeQuantize)
+    return module
 
 
 def _best_range(values: Tensor, low: float, high: float) -> tuple[float, float]:

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from quantize.calibrate import calibrate
 from quantize.model import QuantizedModel
-from quantize.qat import CALIBRATION_BATCHES, calibration_facts
+from quantize.qat import CALIBRATION_BATCHES, calibration_facts, state_sha256
 from quantize.recipe import prepare
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawSynthesizer
-from zoo.models.compressor import LATENT_STEP, Compressor, split_fine
+from zoo.models.compressor import LATENT_STEP, Compressor
 from zoo.models.contracts import contract_of
 from zoo.models.contracts.bayer_codec import BayerCodecContract
-from zoo.models.contracts.bayer_codec_v3 import INPUT_RANGE
+from zoo.models.contracts.bayer_codec_v4 import INPUT_RANGE, OUTPUT_RANGE
 from zoo.models.registry import HALVES, check_int8
 from zoo.training.codec import CodecTrainer
 from zoo.training.config import TrainConfig
@@ -52,16 +52,16 @@ def post_training_halves(
     assert isinstance(contract, BayerCodecContract)
     raws = list(_raws(model, pool, config))
     inputs = {"encoder": raws, "decoder": [_dequantised(model, x, config.seed + n) for n, x in enumerate(raws)]}
-    result = {}
+    result, start = {}, state_sha256(model)
     for half in HALVES:
         prepared = prepare(model.get_submodule(half), inputs[half][0].shape[1])
         if half == "decoder":
-            # With fine channels, a step of the input is one that the first latents come in.
-            agreed = (-128 * LATENT_STEP, 127 * LATENT_STEP) if model.fine else None
-            extremes = calibrate(prepared, inputs[half], contract.joined, agreed)
+            # Steps of the input are what fine channels are told the rest of, half of one of the output what colours are apart.
+            agreed = (-128 * LATENT_STEP, 127 * LATENT_STEP)
+            extremes = calibrate(prepared, inputs[half], contract.joined, agreed, OUTPUT_RANGE)
         else:
             extremes = calibrate(prepared, inputs[half], input_range=INPUT_RANGE)
-        facts = calibration_facts(extremes, pool, config)
+        facts = {"start_sha256": start, **calibration_facts(extremes, pool, config)}
         result[half] = QuantizedModel(name, "ptq", prepared, facts, half)
     return result
 
@@ -112,6 +112,4 @@ def _raws(model: Compressor, pool: ImagePool, config: TrainConfig) -> Iterator[T
 @torch.no_grad()
 def _dequantised(model: Compressor, x: Tensor, seed: int) -> Tensor:
     """What the decoder is fed for an encoder's input, each picture at a quality of its own."""
-    quality = torch.rand(len(x), generator=torch.Generator().manual_seed(seed))
-    gain, scale = (g[:, :, None, None] for g in model.gains(quality))
-    return split_fine(torch.round(model.encode(x) * gain) * scale, model.fine)
+    return model.coded(x, torch.rand(len(x), generator=torch.Generator().manual_seed(seed)))

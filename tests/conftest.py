@@ -63,7 +63,7 @@ def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         contract = contract_of(model)
         seen = [model.encode(contract.encode(r.planes, r.shot, r.read, r.wb)) for r in raws]  # type: ignore[operator]
         model.rescale_latents(1 / torch.cat(seen).abs().amax((0, 2, 3)))  # type: ignore[operator]
-        model.tie_fine()  # type: ignore[operator]
+        model.tie_decoder()  # type: ignore[operator]
     tables, gains, _ = fit_tables(model, raws, raws, max_rows=32)  # type: ignore[arg-type]
     file, table = folder / f"{COMPRESSOR}.safetensors", folder / f"{COMPRESSOR}-tables.safetensors"
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)

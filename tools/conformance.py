@@ -116,7 +116,7 @@ def photos() -> Iterator[tuple[str, bytes, dict[str, npt.NDArray[Any]]]]:
         if get_spec(name).codec is None or not weights.path(name).exists():
             continue
         codec = open_codec(name, threads=1)
-        data = codec.compress(synthetic_raw(120, 150, cfa="GBRG", seed=11), 40)
+        data = codec.compress(synthetic_raw(120, 150, cfa="GBRG", seed=11), 40, thumbnail=True)
         stream = parse(data)
         latents = {f"latents_{tile}": read_tile(stream, tile, codec.tables) for tile in range(stream.tiles.count)}
         expected: dict[str, npt.NDArray[Any]] = dict(latents)

@@ -316,8 +316,14 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize("name", ["a.tiff", "a.dng"])
 def test_signals_leave_nothing_behind(photo, tmp_path, number, code, name):
     command = [sys.executable, "-c", _SLOW, "denoise", photo(size=(900, 90)), "-o", tmp_path / name]
-    options = ["--model", "passthrough", "--tile", "64"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command += ["--model", "passthrough", "--tile", "64"]
+
+    def as_in_a_terminal() -> None:  # what runs under nohup or in the background ignores some of them
+        for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(one, signal.SIG_DFL)
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=as_in_a_terminal, **pipes) as process:
         assert process.stdout.readline() == "tile\n"
         for _ in range(4):  # so that pixels are written already
             process.stdout.readline()

@@ -11,7 +11,7 @@ from zoo.errors import ZooError
 from zoo.models import contract as bayer
 from zoo.models.contracts import contract_of, documentation, get_contract, list_contracts
 from zoo.models.contracts.bayer_codec import BayerCodecContract
-from zoo.models.contracts.bayer_codec_v3 import BASE, SPAN
+from zoo.models.contracts.bayer_codec_v4 import BASE, SPAN
 from zoo.models.contracts.cfa_masks import XTRANS_PATTERN, colours, masks
 from zoo.models.contracts.demosaiced_rgb import edge_aware_demosaic, repair_highlights
 from zoo.models.contracts.ksigma_bayer import ANCHOR_READ, ANCHOR_SHOT, MIN_SHOT, forward, inverse, parameters
@@ -58,7 +58,7 @@ def test_contracts_describe_themselves(name: str) -> None:
     assert contract.name == name
     assert name in documentation(name)
     assert {"input", "output"} <= contract.words.keys()
-    assert name != "bayer_codec_v3" or f"{SPAN:g}*(v - {BASE:g})" in contract.words["input"]  # put in by replacement
+    assert name != "bayer_codec_v4" or f"{SPAN:g}*(v - {BASE:g})" in contract.words["input"]  # put in by replacement
 
 
 def test_contracts_by_model_by_name_and_unknown() -> None:

@@ -17,7 +17,7 @@ from quantize.recipe import prepare
 from zoo.data.pool import ImagePool
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
-from zoo.models.registry import create_model
+from zoo.models.registry import check_compressor, create_model
 from zoo.training.config import TrainConfig
 from zoo.training.trainer import CHECKPOINT, Trainer
 
@@ -85,12 +85,12 @@ def test_a_tensor_that_is_always_zero_gets_a_common_range() -> None:
 
 def test_what_is_concatenated_shares_a_range_and_is_loaded_with_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    decoder = create_model("bayer-codec-m").get_submodule("decoder")
-    prepared = prepare(decoder, 256)
-    calibrate(prepared, [torch.randn(1, 256, 4, 4)])
+    fed = check_compressor("bayer-codec-m").channels("decoder")
+    prepared = prepare(create_model("bayer-codec-m").get_submodule("decoder"), fed)
+    calibrate(prepared, [torch.randn(1, fed, 4, 4)])
     made = QuantizedModel("bayer-codec-m", "ptq", prepared, half="decoder")
     loaded = QuantizedModel.load(made.save(tmp_path))
-    y = torch.randn(1, 256, 4, 4).numpy()
+    y = torch.randn(1, fed, 4, 4).numpy()
     assert np.array_equal(loaded.integer()(y), made.integer()(y))
 
 

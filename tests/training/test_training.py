@@ -175,6 +175,11 @@ def test_a_layer_that_is_dark_altogether_is_told(
     Trainer(model, config(steps=2), pool, tmp_path / "dark").run()
     told = capsys.readouterr().err
     assert "no sample lights any channel of encoder.0.0, so all behind it" in told  # and not of the stem
+    model = tiny()
+    with torch.no_grad():
+        model.stem.bias[:4] = -1e3
+    Trainer(model, config(steps=2), pool, tmp_path / "part").run()
+    assert re.search(r"no sample lights [4-7] of 8 channels of stem\n", capsys.readouterr().err)
 
 
 def test_training_improves(pool: ImagePool, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_the_decoders_chain_is_the_fitted_basis(pool: ImagePool, tmp_path: Path)
         latent = torch.randn(1, 8, 3, 2, generator=torch.Generator().manual_seed(2))
         blocks = torch.einsum("pi,niyx->npyx", basis.float(), latent) + mean.float()[:, None, None]
         wanted = blocks.view(12, 8, 8, 3, 2).permute(0, 3, 1, 4, 2).reshape(1, 12, 24, 16)
-        picture, correction = decoder(latent).chunk(2, 1)
+        picture, correction = decoder.shown(latent).chunk(2, 1)
         torch.testing.assert_close(torch.nn.functional.pixel_shuffle(picture, 2), wanted, atol=1e-4, rtol=0)
         assert not correction.any()
 

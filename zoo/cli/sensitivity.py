@@ -86,7 +86,7 @@ def _scene(name: str, half: str) -> dict[str, Any]:
     import torch
 
     from export.verify import tiles_of
-    from zoo.models.compressor import Compressor, split_fine
+    from zoo.models.compressor import Compressor
     from zoo.models.contracts import contract_of
     from zoo.models.registry import create_model
 
@@ -96,7 +96,7 @@ def _scene(name: str, half: str) -> dict[str, Any]:
     model = create_model(name, pretrained=True)
     assert isinstance(model, Compressor)
     with torch.no_grad():
-        return {key: split_fine(torch.round(model.encode(x)), model.fine) for key, x in inputs.items()}
+        return {key: model.coded(x, torch.tensor([0.5])) for key, x in inputs.items()}
 
 
 def _validation(name: str, folder: Path) -> tuple[dict[str, Any], Callable[[str, Any], float], str]:

@@ -24,7 +24,7 @@ from zoo.codec.rounding import quantise
 from zoo.codec.tables import MAX_STEP, STEP_UNIT, EntropyTables
 from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
-from zoo.models.compressor import PREDICTED, SEEN, Compressor
+from zoo.models.compressor import PREDICTED, SEEN, Compressor, whole_steps
 from zoo.models.contracts import contract_of
 from zoo.models.priors import cost_table, position_costs
 
@@ -40,11 +40,14 @@ _REACH = 64  # of the table that gives positions to priors at first
 
 
 def quality_tables(model: Compressor) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
-    """Gains and integer steps by quality, both ``[QUALITIES, C]``: the continuous scale at 64 points."""
+    """Gains and integer steps by quality, both ``[QUALITIES, C]``: the continuous scale at 64 points.
+
+    Steps of latents that int8 decoders have no fine channel for are whole ones (:func:`zoo.models.compressor.whole_steps`).
+    """
     with torch.no_grad():
-        gains, scales = model.gains(torch.linspace(0, 1, QUALITIES, device=model.log_gain.device))
-    steps = np.clip(np.rint(scales.double().cpu().numpy() / STEP_UNIT), 1, MAX_STEP).astype(np.int32)
-    return gains.double().cpu().numpy(), steps
+        gain, scale = model.gains(torch.linspace(0, 1, QUALITIES, device=model.log_gain.device))
+        gain, scale = whole_steps(gain.double(), scale.double(), model.fine)
+    return gain.cpu().numpy(), np.clip(np.rint(scale.cpu().numpy() / STEP_UNIT), 1, MAX_STEP).astype(np.int32)
 
 
 def fit_tables(

@@ -20,7 +20,7 @@ from zoo.data.synth import RawSynthesizer
 from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, Encoder
 from zoo.models.compressor import ANCHORS, merge_twins
 from zoo.models.contract import OUT_CHANNELS
-from zoo.models.contracts.bayer_codec_v3 import CENTRE, opponent
+from zoo.models.contracts.bayer_codec_v4 import CENTRE, opponent
 from zoo.models.priors import ManyPriors, cost_table, position_costs
 from zoo.raw import vst
 

@@ -1,7 +1,7 @@
 """Contracts: what stands between a mosaic and a network, by name.
 
 A network maps packed tensors to packed tensors, ``[N, C, h, w] -> [N, C', h, w]`` at half the sensor's resolution each way, also
-where it works at full resolution inside (only ``bayer_codec_v3`` gives cells of 2x2 packed pixels). So the tile runner, the
+where it works at full resolution inside (only ``bayer_codec_v4`` gives cells of 2x2 packed pixels). So the tile runner, the
 exporters and the benchmark know one geometry. Everything else (white balance, noise, curves, demosaicing, masks) is the
 contract's, which the model's class names in its attribute ``contract``.
 
@@ -13,7 +13,7 @@ ksigma_bayer_v1     mosaic after the k-Sigma transform -> the same, denoised    
 demosaiced_rgb_v1   edge-aware demosaic, un-balanced -> RGB                        the 9-5-5 CNN
 cfa_masks_v1        mosaic and one-hot colours, Bayer or X-Trans -> RGB            X-Trans U-Net
 bayer_codec_v1      as bayer_vst_v1 -> latents -> RGB in the display curve         denoise-then-compress
-bayer_codec_v3      the same -> latents -> brightness and colour differences       Bayer codecs
+bayer_codec_v4      the same -> latents -> brightness and colour differences       Bayer codecs
 display_codec_v1    mosaic in the display curve -> latents -> RGB in it            Balle autoencoders
 ==================  =============================================================  ==========================================
 
@@ -44,7 +44,7 @@ _HOMES = {
     "demosaiced_rgb_v1": "zoo.models.contracts.demosaiced_rgb",
     "cfa_masks_v1": "zoo.models.contracts.cfa_masks",
     "bayer_codec_v1": "zoo.models.contracts.bayer_codec",
-    "bayer_codec_v3": "zoo.models.contracts.bayer_codec_v3",
+    "bayer_codec_v4": "zoo.models.contracts.bayer_codec_v4",
     "display_codec_v1": "zoo.models.contracts.display_codec",
 }
 

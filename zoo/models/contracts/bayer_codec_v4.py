@@ -8,14 +8,15 @@ As ``bayer_codec_v1``, but int8 is thought of.
 * between the halves, an encoder has K channels more than there are latents, twins that give the strongest ones half an int8 step
   (:func:`zoo.models.compressor.merge_twins`), and a decoder F more, which take what int8 would round off the first F latents
   (:func:`zoo.models.compressor.split_fine`);
-* decoder: it gives float32 ``[N, 128, h, w]`` at half of packed resolution, a picture, a correction of it and the picture's colour
-  differences again, which ``joined`` adds up in float. An int8 network that adds them has to round the sum once more, and the rounding of these two pictures was
-  the larger part of what int8 cost a decoder: 0.15 of 0.19 dB on bayer-codec-m at quality 0.5, without noise. So they are added
-  outside, the correction in steps a quarter as large, and both are of brightness and colour differences, not of R, G, B:
-  development makes errors of colour differences twice as large (``zoo.training.codec_start``). So these come twice, half a step
-  apart, and their mean has half the step: of 0.062 and 0.124 dB that rounding the output cost bayer-codec-m at quality 0.5 and
-  1 without noise, differences were 0.042 and 0.086, brightness 0.016 and 0.030, the correction 0.004 and 0.010. Larger
-  differences instead would clip: in one of a thousand pixels of training raws they reach 0.52, in one of 100,000 0.72.
+* decoder: it gives float32 ``[N, 128, h, w]`` at half of packed resolution, a picture, a correction of it and the picture's
+  colour differences again; ``joined`` adds them up in float. An int8 network that adds picture and correction has to round the
+  sum once more, and the rounding of these two pictures was the larger part of what int8 cost a decoder: 0.15 of 0.19 dB on
+  bayer-codec-m at quality 0.5, without noise. So they are added outside, the correction in steps a quarter as large, and both are
+  of brightness and colour differences, not of R, G, B: development makes errors of colour differences twice as large
+  (``zoo.training.codec_start``). So these come twice, half a step apart, and their mean has half the step: of 0.062 and 0.124 dB
+  that rounding the output cost bayer-codec-m at quality 0.5 and 1 without noise, differences were 0.042 and 0.086, brightness
+  0.016 and 0.030, the correction 0.004 and 0.010. Larger differences instead would clip: in one of a thousand pixels of
+  training raws they reach 0.52, in one of 100,000 0.72.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ class CompactCodecContract(BayerCodecContract):
             "then VST with c = 1/128;", "then VST with c = 1/128, v, as 1.5*(v - 0.5);"
         ),
         "output": "float32 NCHW at half the packed resolution: planes 0-47 a picture, 48-95 a correction, 96-127 "
-        "planes 16-47 again, half an int8 step larger. u = picture + correction/4, planes 16-47 (those + planes 96-127)/2 - "
-        f"{OUTPUT_GAP / 2:g} + correction/4, plane (colour*4 + 2*dy + dx)*4 + 2*py + px for colour 0-2, packed row 2*i + py and sensor row "
-        "2*(2*i + py) + dy of output row i, columns alike. u0 = (R + G + B)/3 - 0.625, u1 = R - G, u2 = B - G of white-balanced "
-        "camera R, G, B after the VST of offset 1/128; inverse VST; absolute scale, not clipped",
+        "planes 16-47 again, half an int8 step larger; picture planes 16-47 are (planes 16-47 + planes 96-127)/2 - "
+        f"{OUTPUT_GAP / 2:g}. u = picture + correction/4, plane (colour*4 + 2*dy + dx)*4 + 2*py + px for colour 0-2, packed row "
+        "2*i + py and sensor row 2*(2*i + py) + dy of output row i, columns alike. u0 = (R + G + B)/3 - 0.625, u1 = R - G, "
+        "u2 = B - G of white-balanced camera R, G, B after the VST of offset 1/128; inverse VST; absolute scale, not clipped",
     }
 
     def encode(self, planes: Tensor, shot: Tensor, read: Tensor, wb: Tensor, cfa: str = "RGGB") -> Tensor:
