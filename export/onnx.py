@@ -8,7 +8,7 @@ Facts measured with onnx 1.23.2 and onnxruntime 1.31.1 on x86 that shape this fi
 * onnxruntime has no integer ConvTranspose. One of 2x2 and stride 2, the only kind here, is a 1x1 convolution with four times the
   channels and a depth-to-space: written so, all convolutions are integer, with the bits of the integer reference.
 * Additions it computes in float32 where XNNPACK uses fixed point, so sums next to a tie may round the other way (see
-  :data:`export.verify.MAX_FLIPPED`).
+  :data:`export.verify.MAX_FLIPPED_ONNX`).
 * Tensors of scales and zero points are not shared between nodes: onnxruntime's own rewriting fails on shared ones
   ("Attempt to replace the existing tensor").
 * x86 CPUs before VNNI saturate sums of u8 x s8 pairs at 16 bits. There the runner asks for onnxruntime's precise kernels, which

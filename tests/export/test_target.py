@@ -143,11 +143,11 @@ def test_inputs_are_moved_off_ties_and_nowhere_else() -> None:
 @pytest.mark.parametrize(
     ("of_file", "differing", "passes"),
     [
-        ({"tile": "256"}, 1e-2, True),
-        ({"tile": "256"}, 3e-2, False),
+        ({"tile": "256"}, 3e-2, True),
+        ({"tile": "256"}, 5e-2, False),
         ({"tile": "64"}, 5e-2, True),
         ({"tile": "64"}, 1e-1, False),
-        ({"tile": "28", "half": "decoder", "stride": "16"}, 3e-2, False),  # 28 positions are 224 packed pixels
+        ({"tile": "28", "half": "decoder", "stride": "16"}, 5e-2, False),  # 28 positions are 224 packed pixels
     ],
 )
 def test_core_ml_may_flip_more_where_a_flip_reaches_most_of_a_tile(

@@ -33,7 +33,7 @@ class DarkChannels:
     A layer that is dark altogether is lost with all behind it, and not raised in time where its kernels have grown: the lowest
     level of a utnet-l trained from utnet-m at 5e-3 had outputs of a deviation of 51, none above zero, and nothing else showed it.
     Nor did anything show that half of the last correction of a bayer-codec-m was dark: biases of 60 below zero, which AdamW
-    raises too little once a few bright patches have made its denominators large.
+    did not raise, probably since a few bright patches make its denominators large.
     """
 
     def __init__(self, model: nn.Module) -> None:
