@@ -375,11 +375,9 @@ def raise_to_black(raw: RawImage) -> RawImage:
         return raw
     mosaic = raw.mosaic.copy()
     for at, lift in enumerate(wanted):
-        plane = mosaic[at // 2 :: 2, at % 2 :: 2]
-        smooth = F.interpolate(lift[None], scale_factor=_CELL, mode="bilinear")[
-            0, 0, : plane.shape[0], : plane.shape[1]
-        ]
-        plane[:] = np.minimum(plane + np.rint(smooth.numpy()), 65535)
+        own = mosaic[at // 2 :: 2, at % 2 :: 2]
+        smooth = F.interpolate(lift[None], scale_factor=_CELL, mode="bilinear")[0, 0].numpy()
+        own[:] = np.minimum(own + np.rint(smooth[: own.shape[0], : own.shape[1]]), 65535)
     return dataclasses.replace(raw, mosaic=mosaic)
 
 
