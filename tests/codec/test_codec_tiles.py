@@ -33,14 +33,13 @@ def test_over_names_exactly_the_tiles_that_share_a_position(tiles: Tiles, y: int
 
 @settings(deadline=None)
 @given(LAYOUTS, st.integers(0, 5), st.data())
-def test_windows_have_one_size_and_repeat_the_edge(tiles: Tiles, halo: int, data: st.DataObject) -> None:
+def test_windows_repeat_the_edge(tiles: Tiles, halo: int, data: st.DataObject) -> None:
     whole = np.arange(2 * tiles.grid.y1 * tiles.grid.x1).reshape(2, *tiles.grid.shape).astype(np.int16)
-    side = min(tiles.core, max(tiles.grid.shape))
+    side = data.draw(st.integers(1, tiles.largest))
     pad = side + halo
     padded = np.pad(whole, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
-    tile = data.draw(st.integers(0, tiles.count - 1))
-    window = tiles.window(tile, halo)
-    assert window.shape == (side + 2 * halo,) * 2
+    cell = data.draw(st.sampled_from(tiles.cells(side)))
+    window = Box(cell.y0, cell.x0, cell.y0 + side, cell.x0 + side).grow(halo)
     got = tiles.gather(window, window, 2, lambda t: whole[:, *tiles.box(t).slices])
     np.testing.assert_array_equal(got, padded[:, *window.move(pad, pad).slices])
     part = Box(window.y0 + halo, window.x0 + halo, window.y0 + halo + 1, window.x1)
@@ -48,8 +47,23 @@ def test_windows_have_one_size_and_repeat_the_edge(tiles: Tiles, halo: int, data
     np.testing.assert_array_equal(got[:, halo, halo:], padded[:, *part.move(pad, pad).slices][:, 0])
 
 
-def test_windows_are_no_larger_than_the_photo() -> None:
-    assert Tiles(2, 2, 16, 64).window(0, 2).shape == (5, 5)
+@given(LAYOUTS, st.integers(1, 40))
+def test_cells_divide_the_tiles_row_by_row(tiles: Tiles, side: int) -> None:
+    cells = tiles.cells(side)
+    counted = np.zeros(tiles.grid.shape, int)
+    for cell in cells:
+        counted[cell.slices] += 1
+        assert max(cell.shape) <= side
+        assert len(tiles.over(cell)) == 1
+    assert (counted == 1).all()
+    assert cells == sorted(cells, key=lambda c: (c.y0, c.x0))
+    if side >= tiles.largest:
+        assert len(cells) == tiles.count
+
+
+def test_the_largest_tile_is_no_larger_than_the_photo() -> None:
+    assert Tiles(2, 2, 16, 64).largest == 1
+    assert Tiles(100, 2000, 16, 64).largest == 64
 
 
 def test_boxes_of_numpy_integers_are_boxes() -> None:

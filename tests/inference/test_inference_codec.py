@@ -225,9 +225,20 @@ def test_an_encoder_too_small_for_its_halo_is_refused(codec: Codec) -> None:
     for tile in (32, 60):
         with pytest.raises(ZooError, match="export it for 56 or more"):
             open_codec(codec.name, encoder=Fixed(half, tile))
-    small = open_codec(codec.name, decoder=Fixed(create_model(codec.name).get_submodule("decoder"), 5))
-    with pytest.raises(ZooError, match="was exported for 5"):
-        small.decompress(codec.compress(raw()))
+
+
+@pytest.mark.parametrize("rect", [None, Box(17, 30, 80, 101)])
+def test_a_decoder_smaller_than_the_files_tiles_decodes_them_in_parts(codec: Codec, rect: Box | None) -> None:
+    half = create_model(codec.name, pretrained=True).get_submodule("decoder")
+    data = codec.compress(raw(140, 170, "GBRG"))
+    whole = codec.decompress(data, rect)
+    for tile in (3, 5, 40):  # and one that is larger than they are
+        got = open_codec(codec.name, decoder=Fixed(half, tile)).decompress(data, rect)
+        np.testing.assert_allclose(got, whole, atol=1e-5)
+    with pytest.raises(
+        ZooError, match="a decoder for 2 positions, 1 of them around what it makes on each side, leaves nothing"
+    ):
+        open_codec(codec.name, decoder=Fixed(half, 2)).decompress(data)
 
 
 def test_previews_are_upright_and_small(codec: Codec) -> None:

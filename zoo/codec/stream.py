@@ -22,7 +22,7 @@ from zoo.raw import alignment
 Analyse = Callable[[Box], tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]]
 # Dequantised latents float32 [C, n, n] -> linear RGB float32 [3, n * stride, n * stride]: the decoder network.
 Synthesise = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-Progress = Callable[[int, int], None]  # tiles done, tiles in all
+Progress = Callable[[int, int], None]  # tiles or windows done, all of them
 
 
 class Piece(NamedTuple):
@@ -79,6 +79,7 @@ def pieces(
     synthesise: Synthesise,
     *,
     halo: int,
+    most: int | None = None,
     rect: Box | None = None,
     salvage: bool = False,
     progress: Progress | None = None,
@@ -88,12 +89,14 @@ def pieces(
     Args:
         stream: from :func:`zoo.codec.container.parse`.
         tables: of its model.
-        synthesise: the decoder network; called with windows of one size (:meth:`zoo.codec.tiles.Tiles.window`).
+        synthesise: the decoder network; called with windows of one size: a tile and ``halo`` positions around it, or ``most``.
         halo: positions beyond a pixel's own that the network looks, >= 0.
+        most: positions a side that it takes at most, more than ``2 * halo``; None for any number. Larger tiles are decoded in
+            parts.
         rect: what to decode, in pixels of the mosaic; None for all. Only the tiles that it needs are read.
         salvage: decode what is whole; latents of damaged tiles are 0 and what they touch is marked. Tiles that fail their CRC or
             do not decode are noted in ``stream.lost`` before the first piece that they have a part in.
-        progress: called after every tile.
+        progress: called after every window.
 
     Returns:
         Pieces row by row, without gaps or overlap.
@@ -115,7 +118,12 @@ def pieces(
             f" choose one within 0,0,{header.height},{header.width}"
         )
     wanted = wanted.move(border.top, border.left)
-    return _pieces(stream, tables, synthesise, halo, wanted, (border.top, border.left), salvage, progress)
+    side = header.tiles.largest if most is None else min(header.tiles.largest, most - 2 * halo)
+    if side < 1:
+        raise ZooError(
+            f"a decoder for {most} positions, {halo} of them around what it makes on each side, leaves nothing"
+        )
+    return _pieces(stream, tables, synthesise, halo, side, wanted, (border.top, border.left), salvage, progress)
 
 
 def decompress(
@@ -151,12 +159,13 @@ def _pieces(
     tables: EntropyTables,
     synthesise: Synthesise,
     halo: int,
+    side: int,
     wanted: Box,
     offset: tuple[int, int],
     salvage: bool,
     progress: Progress | None,
 ) -> Iterator[Piece]:
-    """``wanted`` in pixels of the aligned mosaic, which begins ``offset`` before the mosaic."""
+    """``wanted`` in pixels of the aligned mosaic, which begins ``offset`` before the mosaic; ``side`` positions at a time."""
     tiles, stride = stream.tiles, stream.header.stride
     cache: dict[int, npt.NDArray[np.int16]] = {}
 
@@ -172,21 +181,24 @@ def _pieces(
                 cache[tile] = np.zeros((tables.channels, *tiles.box(tile).shape), np.int16)
         return cache[tile]
 
-    def fed(tile: int) -> tuple[list[int], npt.NDArray[np.float32]]:
-        """The tiles that the decoder looks at for this one, and what it is fed of them."""
-        needed = tiles.positions(tiles.pixels(tile).meet(wanted)).grow(halo)
+    def window(cell: Box) -> Box:
+        return Box(cell.y0, cell.x0, cell.y0 + side, cell.x0 + side).grow(halo)
+
+    def fed(cell: Box) -> tuple[list[int], npt.NDArray[np.float32]]:
+        """The tiles that the decoder looks at for a cell, and what it is fed of them."""
+        needed = tiles.positions(cell.scale(stride).meet(wanted)).grow(halo)
         neighbours = tiles.over(needed)
         row = neighbours[0] // tiles.columns * tiles.columns
         for old in [t for t in cache if t < row]:  # tiles come row by row: no later window reaches above this row
             del cache[old]
-        latents = tiles.gather(tiles.window(tile, halo), needed, tables.channels, read)
+        latents = tiles.gather(window(cell), needed, tables.channels, read)
         return neighbours, tables.dequantise(latents, stream.header.quality)
 
-    todo = tiles.over(tiles.positions(wanted))
-    for done, (tile, (neighbours, latents)) in enumerate(zip(todo, ahead(map(fed, todo)), strict=True), 1):
-        window, box = tiles.window(tile, halo), tiles.pixels(tile).meet(wanted)
+    todo = [cell for cell in tiles.cells(side) if cell.scale(stride).meet(wanted)]
+    for done, (cell, (neighbours, latents)) in enumerate(zip(todo, ahead(map(fed, todo)), strict=True), 1):
+        seen, box = window(cell), cell.scale(stride).meet(wanted)
         rgb = synthesise(latents)
-        if rgb.shape != (3, window.shape[0] * stride, window.shape[1] * stride):
+        if rgb.shape != (3, seen.shape[0] * stride, seen.shape[1] * stride):
             raise ZooError(f"the decoder gave a picture {rgb.shape} for latents {latents.shape} of stride {stride}")
         whole = np.ones(box.shape, bool)
         for other in neighbours:
@@ -194,7 +206,7 @@ def _pieces(
                 touched = tiles.box(other).grow(halo).scale(stride).meet(box)
                 if touched:
                     whole[touched.move(-box.y0, -box.x0).slices] = False
-        inside = box.move(-window.y0 * stride, -window.x0 * stride)
+        inside = box.move(-seen.y0 * stride, -seen.x0 * stride)
         yield Piece(box.move(-offset[0], -offset[1]), rgb[:, *inside.slices], whole)
         if progress is not None:
             progress(done, len(todo))

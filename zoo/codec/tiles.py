@@ -3,8 +3,8 @@
 The latents of a photo form one grid, one position per ``stride`` x ``stride`` sensor pixels, and are divided, without
 overlap, into square tiles that are coded by themselves. A decoder network looks ``halo`` positions beyond the pixels it
 makes, so it is fed a *window*: a tile and ``halo`` positions around it, out of as many neighbours as that takes. What lies
-beyond the grid repeats its edge. All windows of a photo have one size (a phone's runtime takes no other), and the picture
-does not depend on which windows it was made of.
+beyond the grid repeats its edge. All windows of a photo have one size (a phone's runtime takes no other), smaller than a tile's
+where a decoder is, and the picture does not depend on which windows it was made of.
 
 Sensor pixels here are those of the *aligned* mosaic, which starts at an R of RGGB and has even sides
 (:func:`zoo.raw.alignment`). Boxes are half open.
@@ -125,13 +125,22 @@ class Tiles:
         s = self.stride
         return Box(pixels.y0 // s, pixels.x0 // s, -(-pixels.y1 // s), -(-pixels.x1 // s))
 
-    def window(self, tile: int, halo: int) -> Box:
-        """What the decoder network is fed for a tile: one size for all of a photo, ``core + 2 * halo`` positions each way.
+    def cells(self, side: int) -> list[Box]:
+        """All positions in squares of at most ``side`` each way, row by row; none reaches over the border of two tiles."""
 
-        Of a photo that is smaller than a tile, as much as it has: a header of 345 bytes may name tiles of 64 positions for one.
+        def cuts(size: int) -> list[tuple[int, int]]:
+            starts = [s for tile in range(0, size, self.core) for s in range(tile, min(tile + self.core, size), side)]
+            return list(zip(starts, [*starts[1:], size], strict=True))
+
+        return [Box(y0, x0, y1, x1) for y0, y1 in cuts(self.grid.y1) for x0, x1 in cuts(self.grid.x1)]
+
+    @property
+    def largest(self) -> int:
+        """Side of the largest tile: ``core``, or less where the photo is smaller than that both ways.
+
+        A header of 345 bytes may name tiles of 64 positions for a photo of one.
         """
-        box, side = self.box(tile), min(self.core, max(self.grid.y1, self.grid.x1))
-        return Box(box.y0, box.x0, box.y0 + side, box.x0 + side).grow(halo)
+        return min(self.core, max(self.grid.y1, self.grid.x1))
 
     def gather(
         self, box: Box, needed: Box, channels: int, read: Callable[[int], npt.NDArray[np.int16]]

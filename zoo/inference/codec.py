@@ -207,7 +207,14 @@ class Codec:
                 " the file was not written by this program"
             )
         parts = pieces(
-            stream, self.tables, self._synthesise, halo=self.halo, rect=rect, salvage=salvage, progress=progress
+            stream,
+            self.tables,
+            self._synthesise,
+            halo=self.halo,
+            most=self._decoder.tile,
+            rect=rect,
+            salvage=salvage,
+            progress=progress,
         )
         top = rect.y0 if rect else 0
 
@@ -282,10 +289,6 @@ class Codec:
         """Dequantised latents [C, n, n] -> linear RGB [3, n * stride, n * stride]."""
         side = latents.shape[1]
         fixed = self._decoder.tile or side
-        if fixed < side:
-            raise ZooError(
-                f"the file's tiles take a decoder for {side} positions, this one of {self.name} was exported for {fixed}"
-            )
         padded = np.pad(latents, ((0, 0), (0, fixed - side), (0, fixed - side)), mode="edge")
         with torch_beside(self._decoder):
             channels = split_fine(torch.from_numpy(padded[None]), self._fine)
