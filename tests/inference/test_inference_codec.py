@@ -15,7 +15,8 @@ from zoo.codec.learned import QUALITIES, load_tables, quality_tables
 from zoo.codec.thumbnail import read_thumbnail
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
-from zoo.inference.codec import Codec, make_preview, open_codec, open_stream_codec, raise_to_black, raw_of
+from zoo.inference.black import raise_to_black
+from zoo.inference.codec import Codec, make_preview, open_codec, open_stream_codec, raw_of
 from zoo.inference.denoise import denoised_mosaic
 from zoo.inference.restore import bayer_tile, restore
 from zoo.inference.runner import TorchRunner

@@ -6,7 +6,6 @@ pixels or repeated latents beyond the photo's edge. So tiles are exact, and a ru
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 import os
@@ -18,7 +17,6 @@ from typing import Literal, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from zoo import weights
 from zoo.codec.container import Stream, parse
@@ -30,6 +28,7 @@ from zoo.codec.tables import EntropyTables
 from zoo.codec.thumbnail import make_thumbnail
 from zoo.codec.tiles import Box
 from zoo.errors import ZooError
+from zoo.inference.black import raise_to_black
 from zoo.inference.restore import bayer_tile
 from zoo.inference.runner import TileRunner, TorchRunner, torch_beside
 from zoo.inference.tiling import Band
@@ -43,7 +42,6 @@ DEFAULT_COMPRESSOR = "bayer-codec-m"
 DEFAULT_QUALITY = 48  # at 32 blocks show in dark scenes
 TILE = 512  # sensor pixels per side of a tile where the runtime leaves the choice
 MAX_TILE = 2048  # of a file that is decoded: what a window may allocate
-_CELL = 16  # pixels of one colour
 Source = bytes | str | os.PathLike[str]
 RGB = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -115,7 +113,8 @@ class Codec:
         Raises:
             ZooError: X-Trans, no such quality, a photo that the format does not hold, latents that are not finite.
         """
-        return self._pack(raw, denoised, quality, None, make_preview(raw) if thumbnail else b"", progress)
+        seen = self._seen(raw, denoised)
+        return self._pack(raw, seen, quality, None, make_preview(raw) if thumbnail else b"", progress)
 
     def compress_to(
         self,
@@ -139,10 +138,10 @@ class Codec:
         if not 0 < bpp < float("inf"):
             raise ZooError(f"a target is a number of bits per pixel above 0, not {bpp:g}")
         latents: dict[Box, RGB] = {}
-        preview = make_preview(raw) if thumbnail else b""
+        seen, preview = self._seen(raw, denoised), make_preview(raw) if thumbnail else b""
 
         def attempt(quality: int, progress: Progress | None = None) -> tuple[bytes, float]:
-            data = self._pack(raw, denoised, quality, latents, preview, progress)
+            data = self._pack(raw, seen, quality, latents, preview, progress)
             return data, 8 * len(data) / raw.mosaic.size
 
         low, high = self.qualities[0], self.qualities[-1]
@@ -229,16 +228,13 @@ class Codec:
     def _pack(
         self,
         raw: RawImage,
-        denoised: RawImage | None,
+        seen: RawImage,
         quality: int,
         cache: dict[Box, RGB] | None,
         thumbnail: bytes,
         progress: Progress | None,
     ) -> bytes:
         header = self._describe(raw, quality)
-        seen = raise_to_black(denoised or raw)
-        if (seen.mosaic.shape, seen.cfa, seen.wb) != (raw.mosaic.shape, raw.cfa, raw.wb):
-            raise ZooError(f"{raw.path or 'photo'}: the denoised mosaic is of another photo")
 
         def analyse(box: Box) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
             latents = cache.get(box) if cache is not None else None
@@ -250,12 +246,18 @@ class Codec:
 
         return compress(header, self.tables, analyse, thumbnail=thumbnail, progress=progress)
 
-    def _describe(self, raw: RawImage, quality: int) -> Header:
-        name = raw.path or "photo"
+    def _seen(self, raw: RawImage, denoised: RawImage | None) -> RawImage:
+        """What the encoder is shown of a photo."""
+        name, seen = raw.path or "photo", denoised or raw
         if raw.cfa == XTRANS:
             raise ZooError(f"{name}: X-Trans, which {self.name} cannot take; use the raw of a Bayer camera")
         if min(raw.mosaic.shape) < 2:
             raise ZooError(f"{name}: {raw.mosaic.shape} pixels are no Bayer picture; at least 2x2 are needed")
+        if (seen.mosaic.shape, seen.cfa, seen.wb) != (raw.mosaic.shape, raw.cfa, raw.wb):
+            raise ZooError(f"{name}: the denoised mosaic is of another photo")
+        return raise_to_black(seen)
+
+    def _describe(self, raw: RawImage, quality: int) -> Header:
         if self._encoder.tile is not None:
             core = self._encoder.tile // self._step - 2 * self._margin
         else:
@@ -355,33 +357,6 @@ def raw_of(header: Header, path: str | Path, shape: tuple[int, int] | None = Non
         header.cfa, header.black, header.white, header.wb, header.xyz_to_cam, header.iso, header.noise,
         header.orientation, header.metadata, str(path),
     )  # fmt: skip
-
-
-def raise_to_black(raw: RawImage) -> RawImage:
-    """A Bayer raw with no area darker than black, where others have as much noise as they had.
-
-    Areas below black come of a wrong level in a tag, of masked or dead pixels; noise alone has pixels there, but no areas.
-    Training shows none, and encoders make light of them: bayer-codec-s 21 of 255 in display values where a dark frame lay 0.8 %
-    of white below (``zoo denoise`` gives 0). Cells of 32x32 sensor pixels whose mean in a colour is more than five of its
-    standard errors below are raised to black. The raw itself where there is nothing to do, as in most.
-    """
-    wanted: list[torch.Tensor] = []
-    for at, name in enumerate(raw.cfa):
-        plane = torch.from_numpy(raw.mosaic[at // 2 :: 2, at % 2 :: 2].astype(np.float32))[None]
-        total, count = (
-            F.avg_pool2d(t, _CELL, ceil_mode=True, divisor_override=1) for t in (plane, torch.ones_like(plane))
-        )
-        below = raw.black[at] - total / count
-        error = (raw.white[at] - raw.black[at]) * (raw.noise.read["RGB".index(name)] / count).sqrt()
-        wanted.append(torch.where(below > 5 * error, below, 0))
-    if not any(bool(w.any()) for w in wanted):
-        return raw
-    mosaic = raw.mosaic.copy()
-    for at, lift in enumerate(wanted):
-        own = mosaic[at // 2 :: 2, at % 2 :: 2]
-        smooth = F.interpolate(lift[None], scale_factor=_CELL, mode="bilinear")[0, 0].numpy()
-        own[:] = np.minimum(own + np.rint(smooth[: own.shape[0], : own.shape[1]]), 65535)
-    return dataclasses.replace(raw, mosaic=mosaic)
 
 
 def make_preview(raw: RawImage) -> bytes:
