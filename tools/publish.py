@@ -135,9 +135,9 @@ def _make_tables(
         latents = merge_twins(channels, model.twins)
         factors = 1 / latents.abs().amax((0, 2, 3)).clamp_min(1e-6)
         model.rescale_latents(factors)
+        model.tie_decoder()
         if isinstance(model.decoder, Decoder):
             model.decoder.level(model.fed(latents * factors[:, None, None]))
-        model.tie_decoder()
         state = {k: v.contiguous() for k, v in model.state_dict().items()}
     counted = _raws(trained_on(pool.images), pool, config, _COUNTED_RAWS, seed=13)
     tables, gains, facts = fit_tables(model, counted, validation_raws(pool, config))

@@ -153,7 +153,7 @@ class Decoder(nn.Module):
     def level(self, y: Tensor) -> None:
         """Give what it gave, with all channels of what the second step joins as large as each other: they have one int8 scale.
 
-        Training leaves the linear ones up to twice as large as one another. Call :meth:`tie` afterwards.
+        Training leaves the linear ones up to twice as large as one another.
 
         Args:
             y: channels that it is fed ``[N, C, h, w]``, enough to tell the ranges by.
@@ -171,6 +171,7 @@ class Decoder(nn.Module):
         step.look.weight.mul_(factors[:, None, None, None])
         step.look.bias.mul_(factors)
         step.up.weight[x.shape[1] :].div_(factors[:, None, None, None])
+        self.tie()
 
 
 class BayerCodec(Compressor):
