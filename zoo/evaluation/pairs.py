@@ -30,6 +30,7 @@ from zoo.evaluation.demosaic import sample
 from zoo.evaluation.method import Array, Method, Picture, Scores, inner, run
 from zoo.models.registry import nearest
 from zoo.raw import NoiseProfile, RawImage, pack, read_raw
+from zoo.raw.read import npy_header
 
 BENCHMARK = "pairs"
 LEVELS = {"real": (None, None)}  # the noise is the file's
@@ -114,9 +115,7 @@ def _frames(path: Path) -> int:
                 return 0
             member = archive.getinfo("mosaic.npy")
             with archive.open(member) as file:  # its header alone: the frames may be gigabytes
-                old = np.lib.format.read_magic(file) == (1, 0)
-                read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
+                shape, dtype = npy_header(file)
     except Exception:  # zipfile and the parser of the header raise what they like where a file is damaged
         return 0
     return shape[0] if len(shape) == 3 and 0 < math.prod(shape) * dtype.itemsize <= member.file_size else 0

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -232,16 +232,25 @@ def _npy(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
         ValueError: it claims more than the file holds.
         Exception: of any kind, where the file is damaged.
     """
-    from numpy.lib import format
-
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as file:
-        old = format.read_magic(file) == (1, 0)
-        shape, _, dtype = (format.read_array_header_1_0 if old else format.read_array_header_2_0)(file)
+        shape, dtype = npy_header(file)
         if math.prod(shape) * dtype.itemsize > min(member.file_size - file.tell(), _MOST_BYTES):
             raise ValueError(f"{name} claims {dtype} {shape}, more than the file or {_MOST_BYTES} bytes hold")
         file.seek(0)
-        return np.asarray(format.read_array(file, allow_pickle=False))
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that the header of a ``.npy`` claims; the file is read up to its values.
+
+    Raises:
+        Exception: of any kind, where it is damaged.
+    """
+    old = np.lib.format.read_magic(file) == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def _finish(
