@@ -40,13 +40,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    try:
-        _run(args)
-    except ZooError as error:  # the library's word for it is an argument's name
-        raise ZooError(str(error).replace(" with salvage", " with --salvage")) from error
-
-
-def _run(args: argparse.Namespace) -> None:
     from zoo.cli.denoise import Bar, reachable
     from zoo.codec import Box, parse
     from zoo.inference.output import check_options, format_of, save

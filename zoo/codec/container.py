@@ -90,9 +90,11 @@ class Stream:
     def _checked(self, offset: int, length: int, crc: int, what: str) -> bytes:
         data = _read(self._source, offset, length)
         if len(data) < length:
-            raise ZooError(f"{self.name}: {what} is cut off; copy the file again, or decode what is left with salvage")
+            raise ZooError(
+                f"{self.name}: {what} is cut off; copy the file again, or decode what is left with --salvage"
+            )
         if crc32c(data) != crc:
-            raise ZooError(f"{self.name}: {what} is damaged; copy the file again, or decode the rest with salvage")
+            raise ZooError(f"{self.name}: {what} is damaged; copy the file again, or decode the rest with --salvage")
         return data
 
 
@@ -197,7 +199,7 @@ def parse(source: Source, *, salvage: bool = False) -> Stream:
     end = directory[-1][0] + directory[-1][1]
     if size != end and not salvage:
         problem = f"cut off after {size} of {end} bytes" if size < end else f"{size - end} bytes too long"
-        raise ZooError(f"{name}: {problem}; copy the file again, or decode what is left with salvage")
+        raise ZooError(f"{name}: {problem}; copy the file again, or decode what is left with --salvage")
     return Stream(source, header, directory, (head_size, length, crc))
 
 
