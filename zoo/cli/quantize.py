@@ -121,11 +121,11 @@ def _load(model: nn.Module, name: str, file: Path) -> None:
     """
     from zoo.errors import ZooError
     from zoo.models.bayer_codec import BayerCodec
-    from zoo.training.transfer import _read
+    from zoo.training.transfer import read_weights
 
     if not file.is_file():
         raise ZooError(f"{file}: no such weights; give a safetensors file, as `zoo train` writes them")
-    tensors = _read(file)
+    tensors = read_weights(file)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

@@ -240,8 +240,7 @@ class Trainer:
         batches = {}
         noisy = self.config.noise.clean < 1
         # 16 and 6 divide it: positions of a compressor, X-Trans cells. Pictures need only hold a patch of training.
-        smallest = min(side for image in pool.images for side in image.shape[:2])
-        side = min(_VALIDATED, smallest) // 48 * 48 or self.config.patch
+        side = min(_VALIDATED, *(min(i.shape[:2]) for i in pool.images)) // 48 * 48 or self.config.patch
         levels = {level: (s, o, 0.0) for level, (s, o) in VALIDATION_LEVELS.items() if noisy or not s}
         if self.config.displayed:
             levels["displayed"] = (0.0, 0.0, 1.0)

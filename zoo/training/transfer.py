@@ -38,7 +38,7 @@ def load_initial(model: nn.Module, source: str) -> None:
     from zoo import weights
 
     registered = source in list_models()
-    tensors = _read(weights.verified(source) if registered else Path(source))
+    tensors = read_weights(weights.verified(source) if registered else Path(source))
     denoiser = getattr(model, "denoiser", None)
     if isinstance(denoiser, nn.Module) and tensors.keys() == denoiser.state_dict().keys():
         model = denoiser
@@ -75,7 +75,12 @@ def spent(meta: dict[str, Any]) -> dict[str, Any]:
     return {"steps": meta["step"] + before["steps"], "hours": round(meta["seconds"] / 3600 + before["hours"], 2)}
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Weights by name, of a safetensors file, or the averages of a checkpoint of ``zoo train``.
+
+    Raises:
+        ZooError: no such file, or not readable.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
