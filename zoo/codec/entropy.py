@@ -81,7 +81,9 @@ class _Coder:
         used = np.flatnonzero(lengths)
         lengths, rows = lengths[used], self.run_row[used]
         start = self.run_channel[used] * len(prior) + first[self.run_prior[used]]
-        order = np.arange(lengths.sum()) + np.repeat(start - (np.cumsum(lengths) - lengths), lengths)
+        ends = np.cumsum(lengths)
+        order = np.repeat(start - ends + lengths, lengths)
+        order += _ramp(len(order))
         head = np.flatnonzero(np.diff(rows, prepend=-1))
         return permutation, order, list(zip(rows[head].tolist(), np.add.reduceat(lengths, head).tolist(), strict=True))
 
@@ -201,6 +203,12 @@ def max_bytes(shape: tuple[int, int, int]) -> int:
     return height * width * (7 * channels + 2) + 8
 
 
+@lru_cache(maxsize=2)
+def _ramp(length: int) -> npt.NDArray[np.intp]:
+    """0, 1, 2, ...: tiles have as many symbols as one another, but for those at the edges."""
+    return np.arange(length)
+
+
 def _coder(tables: EntropyTables) -> _Coder:
     coder = _coders.get(tables)
     if coder is None:
@@ -213,7 +221,7 @@ def _coded(latents: npt.NDArray[np.integer[Any]], tables: EntropyTables) -> npt.
     fits = latents.ndim == 3 and latents.shape[0] == tables.channels and 0 < latents.size <= MAX_TILE_SYMBOLS
     if not fits or latents.dtype.kind not in "iu":
         raise ZooError(f"tables of {tables.channels} channels cannot code {latents.dtype} latents {latents.shape}")
-    if latents.min() < -32768 or latents.max() > 32767:
+    if latents.dtype != np.int16 and (latents.min() < -32768 or latents.max() > 32767):
         raise ZooError("latents beyond 16 bits cannot be coded; the encoder network or its scales are wrong")
     return residual(latents, tables.neighbours)
 

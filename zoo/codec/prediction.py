@@ -33,7 +33,7 @@ def residual(latents: npt.NDArray[np.integer[Any]], weights: npt.NDArray[np.int3
     """
     height, width = latents.shape[1:]
     out = latents.astype(np.int16)
-    seen = _with_zero(out[: weights.shape[2]].astype(np.int64))[:, _neighbours(height, width)]  # [M, 3, h * w]
+    seen = _seen(_with_zero(out[: weights.shape[2]].astype(np.float64)), _neighbours(height, width))
     out[: len(weights)] -= _predict(weights, seen).reshape(-1, height, width).astype(np.int16)
     return out
 
@@ -47,7 +47,7 @@ def restore(residuals: npt.NDArray[np.int16], weights: npt.NDArray[np.int32]) ->
     for diagonal in range(height + width - 1):
         y = np.arange(max(0, diagonal - width + 1), min(diagonal, height - 1) + 1)
         at = y * width + diagonal - y
-        found = _predict(weights, low[:seen, neighbours[:, at]].astype(np.int64))
+        found = _predict(weights, _seen(low[:seen], neighbours[:, at]).astype(np.float64))
         low[:predicted, at] = (low[:predicted, at] + found).astype(np.int16)
     out = residuals.copy()
     out[: len(low)] = low[:, :-1].reshape(-1, height, width)
@@ -66,7 +66,7 @@ def fit_weights(
     square, product = np.zeros((3 * seen, 3 * seen)), np.zeros((3 * seen, predicted))
     for latents, share in pictures:
         low = latents[: max(predicted, seen)].astype(np.float64)
-        found = _with_zero(low[:seen])[:, _neighbours(*low.shape[1:])].transpose(1, 0, 2).reshape(3 * seen, -1)
+        found = _seen(_with_zero(low[:seen]), _neighbours(*low.shape[1:]))
         square += share * found @ found.T
         product += share * found @ low[:predicted].reshape(predicted, -1).T
     ridge = _RIDGE * max(np.trace(square) / len(square), 1e-12)
@@ -74,11 +74,16 @@ def fit_weights(
     return np.rint(solved / WEIGHT_UNIT).clip(-MAX_WEIGHT, MAX_WEIGHT).astype(np.int32)
 
 
-def _predict(weights: npt.NDArray[np.int32], seen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Predictions [P, n] from [M, 3, n], rounded, halves up."""
+def _predict(weights: npt.NDArray[np.int32], seen: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Predictions [P, n] from :func:`_seen`, rounded, halves up."""
     # In float64, which takes 0.07 ms for a tile where NumPy's integers take 1.5; partial sums are whole numbers below 2^53.
-    sums = weights.reshape(len(weights), -1).astype(np.float64) @ seen.transpose(1, 0, 2).reshape(-1, seen.shape[2])
+    sums = weights.reshape(len(weights), -1).astype(np.float64) @ seen
     return (sums.astype(np.int64) + (1 << 15)) >> 16
+
+
+def _seen(values: npt.NDArray[Any], near: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """[M, h * w + 1] and places [3, n] -> [3 * M, n], by neighbour: 0.04 ms a tile; [M, 3, n], then turned, takes 0.1."""
+    return np.concatenate([values.take(places, axis=1) for places in near])
 
 
 def _with_zero(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
