@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.errors import ZooError
+    from zoo.inference.codec import open_codec
     from zoo.inference.denoise import denoise
     from zoo.models.registry import create_model, get_spec, list_models
     from zoo.raw import read_raw
@@ -25,6 +26,7 @@ __all__ = [
     "get_spec",
     "list_models",
     "load_weights",
+    "open_codec",
     "read_raw",
 ]
 
@@ -35,6 +37,7 @@ _HOME = {
     "get_spec": "zoo.models.registry",
     "list_models": "zoo.models.registry",
     "load_weights": "zoo.weights",
+    "open_codec": "zoo.inference.codec",
     "read_raw": "zoo.raw",
 }
 

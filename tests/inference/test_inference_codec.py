@@ -47,6 +47,11 @@ def raw(height: int = 96, width: int = 130, cfa: str = "RGGB", seed: int = 0) ->
     return synthetic_raw(height, width, cfa=cfa, seed=seed)
 
 
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(ZooError, match="threads is 1 or more, not 0"):
+        open_codec(threads=0)
+
+
 def test_qualities_are_the_continuous_scale(codec: Codec) -> None:
     model = create_model(codec.name, pretrained=True)
     gains, steps = quality_tables(model)  # type: ignore[arg-type]

@@ -111,9 +111,9 @@ def _unwinding() -> Iterator[None]:
 def _check_threads(args: argparse.Namespace) -> None:
     threads = getattr(args, "threads", None)
     if isinstance(threads, int):  # `zoo benchmark` takes a list
-        from zoo.inference.denoise import check_threads
+        from zoo.inference.runner import check_threads
 
-        check_threads(threads)
+        check_threads(threads, "--threads")
 
 
 def _complain(text: str, code: int, debug: bool) -> int:

@@ -30,7 +30,7 @@ from zoo.codec.tiles import Box
 from zoo.errors import ZooError
 from zoo.inference.black import raise_to_black
 from zoo.inference.restore import bayer_tile
-from zoo.inference.runner import TileRunner, TorchRunner, torch_beside
+from zoo.inference.runner import TileRunner, TorchRunner, check_threads, torch_beside
 from zoo.inference.tiling import Band
 from zoo.models.compressor import merge_twins, split_fine
 from zoo.models.contracts import get_contract
@@ -316,9 +316,10 @@ def open_codec(
         threads: of PyTorch; None for its own choice.
 
     Raises:
-        ZooError: unknown name, no compressor, no weights or tables.
+        ZooError: unknown name, no compressor, no weights or tables, no such number of threads.
     """
     check_compressor(name)
+    check_threads(threads)
     file = weights.verified(name)
     tables, gains = load_tables(weights.verified_tables(name))
     if encoder is None or decoder is None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from zoo.errors import ZooError
 from zoo.inference.output import save
 from zoo.inference.restore import Progress, restore
-from zoo.inference.runner import TileRunner, TorchRunner
+from zoo.inference.runner import TileRunner, TorchRunner, check_threads
 from zoo.models.compressor import KEPT, TOLD
 from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_denoiser, check_removes_noise, create_model, get_spec
 from zoo.raw import XTRANS, NoiseProfile, RawImage, read_raw
@@ -21,7 +21,6 @@ from zoo.raw.noise import Triple
 
 # White level that a denoised mosaic is scaled to at most: a denoised highlight may exceed it.
 _HIGHEST = 49152
-MOST_THREADS = 1024  # more than machines have; far beyond it the system refuses them, and PyTorch ends the process
 
 
 def denoise(
@@ -49,7 +48,7 @@ def denoise(
         linear: TIFF without the sRGB curve.
         exposure: in EV, for developed pictures.
         tile: packed side of the tiles; None for the runner's or a good one. The result does not depend on it.
-        threads: of PyTorch, 1 to :data:`MOST_THREADS`; None for its own choice.
+        threads: of PyTorch, 1 to :data:`zoo.inference.runner.MOST_THREADS`; None for its own choice.
         noise_scale: above 1 smooths more, below 1 keeps more, see :func:`zoo.inference.restore.restore`.
         progress: called with (tiles done, tiles in all).
 
@@ -61,7 +60,7 @@ def denoise(
         ZooError: whatever is wrong with the file, the model, the options or the output, in one line.
     """
     check_denoiser(model, "denoise by itself")
-    check_threads(threads, "threads")
+    check_threads(threads)
     raw = read_raw(path)
     if runner is None:
         runner = TorchRunner(create_model(model, pretrained=True), threads)
@@ -73,17 +72,6 @@ def denoise(
     for y0, rgb in bands:
         picture[y0 : y0 + rgb.shape[1]] = np.moveaxis(rgb, 0, -1)
     return picture
-
-
-def check_threads(threads: int | None, name: str = "--threads") -> None:
-    """Refuse a number of threads that no machine has.
-
-    Raises:
-        ZooError: below 1 or above :data:`MOST_THREADS`.
-    """
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        limit = "1 or more" if threads < 1 else f"{MOST_THREADS} or less"
-        raise ZooError(f"{name} is {limit}, not {threads}")
 
 
 def denoised_mosaic(

@@ -9,8 +9,23 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from zoo.errors import ZooError
+
 if TYPE_CHECKING:
     from torch import nn
+
+MOST_THREADS = 1024  # more than machines have; far beyond it the system refuses them, and PyTorch ends the process
+
+
+def check_threads(threads: int | None, name: str = "threads") -> None:
+    """Refuse a number of threads that no machine has.
+
+    Raises:
+        ZooError: below 1 or above :data:`MOST_THREADS`.
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        limit = "1 or more" if threads < 1 else f"{MOST_THREADS} or less"
+        raise ZooError(f"{name} is {limit}, not {threads}")
 
 
 class TileRunner(Protocol):
@@ -62,6 +77,9 @@ class TorchRunner:
     Args:
         model: in eval mode.
         threads: of PyTorch, for the whole process; None leaves them as they are.
+
+    Raises:
+        ZooError: as of :func:`check_threads`.
     """
 
     target = "torch"
@@ -71,6 +89,7 @@ class TorchRunner:
     def __init__(self, model: nn.Module, threads: int | None = None) -> None:
         import torch
 
+        check_threads(threads)
         if threads is not None:
             torch.set_num_threads(threads)
         self._model = model
