@@ -11,7 +11,9 @@ from zoo.errors import ZooError
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], fix: str = "choose a folder with space that you may write to") -> Iterator[Path]:
+def replacing(
+    path: str | os.PathLike[str], fix: str = "choose a folder with space that you may write to"
+) -> Iterator[Path]:
     """A temporary file next to ``path``, which takes its place at the end and is removed on failure.
 
     It is made at once, so that a folder that refuses it is known before any work.
