@@ -31,15 +31,18 @@ def test_rendered_file_is_not_stale(path: str) -> None:
     assert (ROOT / path).read_text() == RENDERED[ROOT / path], f"{path} {HINT}"
 
 
-def test_readme_holds_tables() -> None:
-    assert (ROOT / "README.md").read_text().count("<!-- table:") >= 5
+@pytest.mark.parametrize(("text", "tables"), [("README.md", 6), ("docs/results.md", 5)])
+def test_texts_hold_tables(text: str, tables: int) -> None:
+    assert (ROOT / text).read_text().count("<!-- table:") >= tables
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder with a README, cards, plot and evidence, all up to date."""
+    """A folder with a README, results, cards, plot and evidence, all up to date."""
     shutil.copytree(EVIDENCE, tmp_path / "evidence")
+    (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("<!-- table:choose -->\n<!-- /table -->\n")
+    (tmp_path / "docs" / "results.md").write_text("<!-- table:latency -->\n<!-- /table -->\n")
     update(tmp_path, tmp_path / "evidence")
     return tmp_path
 
@@ -63,7 +66,7 @@ def test_check_names_each_stale_file(clone: Path) -> None:
     (clone / "docs" / "models" / "gone.md").write_text("")
     (clone / "docs" / "frontier.svg").unlink()
     found = problems_of(clone)
-    assert {f"{p}: {HINT}" for p in ("README.md", "docs/models/utnet-m.md", "docs/frontier.svg")} <= set(found)
+    assert {f"{p}: {HINT}" for p in ("README.md", "docs/results.md", "docs/models/utnet-m.md", "docs/frontier.svg")} <= set(found)
     assert "docs/models/gone.md: no such model ships; delete it" in found
 
 

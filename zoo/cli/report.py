@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "report",
-        help="write what was measured as one HTML file and as Markdown",
+        help=help,
         description="Renders evidence: a self-contained report.html and report.md with --output-dir; with --update the README's "
         "tables, model cards and plots of this repository, which --check holds against the evidence.",
     )
@@ -25,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--update",
         action="store_true",
-        help="bring README.md, docs/models/ and docs/frontier.svg up to date; with --data the crops too",
+        help="bring README.md, docs/results.md, docs/models/ and docs/frontier.svg up to date; with --data the crops too",
     )
     parser.add_argument(
         "--check", action="store_true", help="fail where evidence breaks its schema or a rendered file is stale"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo.files import replacing
 from zoo.models.registry import DEFAULT_MODEL
 from zoo.report import file_sections, quality_sections, runtime_sections
 from zoo.report.cards import card
@@ -19,7 +19,8 @@ from zoo.report.quality_sections import board_points
 from zoo.report.records import not_repeatable, not_shipped, problems, read_records
 from zoo.report.tables import render
 
-README, CARDS, FRONTIER = Path("README.md"), Path("docs/models"), Path("docs/frontier.svg")
+README, RESULTS = Path("README.md"), Path("docs/results.md")  # texts with tables in them
+CARDS, FRONTIER = Path("docs/models"), Path("docs/frontier.svg")
 _TITLE = "raw-zoo: quality against cost"
 _LEAD = (
     "Small networks that turn a noisy Bayer mosaic into clean linear RGB, as files for phones. Every number here stands in a "
@@ -85,14 +86,15 @@ def rendered(root: Path, evidence: Path) -> dict[Path, str]:
     """What the files below ``root`` that are made from evidence should hold, by path.
 
     Raises:
-        ZooError: no README, or a marker in it names no table.
+        ZooError: one of the texts is missing, or a marker in it names no table.
     """
-    readme, shelf = root / README, Shelf(evidence)
-    try:
-        text = readme.read_text()
-    except OSError as error:
-        raise ZooError(f"{readme}: {error.strerror}; run this in the project's folder") from error
-    files = {readme: fill(text, lambda name: render(name, evidence), str(README))}
+    shelf, files = Shelf(evidence), {}
+    for text in (README, RESULTS):
+        try:
+            before = (root / text).read_text()
+        except OSError as error:
+            raise ZooError(f"{root / text}: {error.strerror}; run this in the project's folder") from error
+        files[root / text] = fill(before, lambda name: render(name, evidence), str(text))
     files |= {root / CARDS / f"{name}.md": card(shelf, name) for name in (*shelf.models, *shelf.compressors)}
     return files | {root / FRONTIER: _frontier(shelf)}
 
@@ -182,11 +184,6 @@ def _read(path: Path) -> str | None:
 
 
 def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, "choose another --output-dir", parents=True) as temporary:
         temporary.write_text(text)
-        temporary.replace(path)
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be written ({error.strerror}); choose another --output-dir") from error
     return path
