@@ -38,13 +38,14 @@ def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from safetensors.torch import save_file
 
     from zoo import weights
-    from zoo.codec.learned import fit_tables, save_tables
+    from zoo.codec.tables import save_tables
     from zoo.data.pool import ImagePool
     from zoo.data.scene import linear_scene
     from zoo.data.synth import NoiseRange, RawSynthesizer
     from zoo.models.contracts import contract_of
     from zoo.models.registry import create_model
     from zoo.training.codec_start import fit_start
+    from zoo.training.tables import fit_tables
 
     folder = tmp_path_factory.mktemp("compressor")
     for name in ("utnet-n.safetensors", "utnet-n.yaml"):  # what may denoise before it

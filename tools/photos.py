@@ -19,7 +19,7 @@ from export.benchmark import host
 from zoo import weights
 from zoo.codec.container import parse, read_tile
 from zoo.codec.entropy import encode_latents, prior_map
-from zoo.codec.learned import load_tables
+from zoo.codec.tables import load_tables
 from zoo.data.scene import synthetic_raw
 from zoo.raw import write_dng
 from zoo.record import write_record

@@ -12,7 +12,10 @@ from zoo.errors import ZooError
 
 @contextlib.contextmanager
 def replacing(
-    path: str | os.PathLike[str], fix: str = "choose a folder with space that you may write to"
+    path: str | os.PathLike[str],
+    fix: str = "choose a folder with space that you may write to",
+    *,
+    parents: bool = False,
 ) -> Iterator[Path]:
     """A temporary file next to ``path``, which takes its place at the end and is removed on failure.
 
@@ -21,6 +24,7 @@ def replacing(
     Args:
         path: the file, in a folder that exists.
         fix: what the error advises.
+        parents: make that folder where it is missing.
 
     Raises:
         ZooError: the system refuses it.
@@ -28,6 +32,8 @@ def replacing(
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         yield temporary
         temporary.replace(path)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
 
-from zoo.errors import ZooError
+from zoo.files import replacing
 
 
 def write_record(path: Path, kind: str, record: dict) -> None:
@@ -20,13 +19,8 @@ def write_record(path: Path, kind: str, record: dict) -> None:
     """
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     about = {"kind": kind, "command": f"{_program()} {shlex.join(sys.argv[1:])}".strip(), "date": date}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, "give another --record", parents=True) as temporary:
         temporary.write_text(json.dumps(about | record, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be written ({error.strerror}); give another --record") from error
 
 
 def _program() -> str:

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.codec import EntropyTables, compress, decompress, make_thumbnail, pack_stream, parse, read_thumbnail, read_tile
+from zoo.codec import EntropyTables, compress, make_thumbnail, pack_stream, parse, read_thumbnail, read_tile
 from zoo.codec.container import crc32c, squeeze, unsqueeze
 from zoo.codec.entropy import prior_map
 from zoo.errors import ZooError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import load_toys
+from whole_picture import decompress
 
 MEMORY = 256 << 20
 SECONDS = 2.0

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from whole_picture import decompress
 
 from zoo.codec import (
     Box,
@@ -13,7 +14,6 @@ from zoo.codec import (
     Header,
     Stream,
     compress,
-    decompress,
     make_thumbnail,
     pack_stream,
     parse,

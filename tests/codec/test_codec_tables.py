@@ -9,6 +9,7 @@ import pytest
 
 from zoo.codec import EntropyTables, build, fit_index
 from zoo.codec.fitting import round_rows
+from zoo.codec.tables import load_tables, save_tables
 from zoo.errors import ZooError
 
 
@@ -134,6 +135,25 @@ def test_tables_lie_in_a_checkpoint_beside_weights(tables: EntropyTables, tmp_pa
 def test_invalid_tables_are_refused(tables: EntropyTables, name: str, change, problem: str) -> None:
     with pytest.raises(ZooError, match=problem):
         dataclasses.replace(tables, **{name: change(getattr(tables, name).astype(np.int64))})
+
+
+def test_gains_stand_beside_the_tables_and_fit_them(tables: EntropyTables, tmp_path: Path) -> None:
+    path, gains = tmp_path / "t.safetensors", 1 / tables.steps
+    save_tables(path, tables, gains)
+    again, stored = load_tables(path)
+    assert again.sha256 == tables.sha256
+    np.testing.assert_array_equal(stored, gains)
+    for wrong in (-gains, gains[1:], gains * np.nan):
+        save_tables(path, tables, wrong)
+        with pytest.raises(ZooError, match=r"t\.safetensors: holds no gains that fit"):
+            load_tables(path)
+    tables.save(path)
+    with pytest.raises(ZooError, match="no gains"):
+        load_tables(path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ZooError, match="folder: cannot be written"):
+        save_tables(tmp_path / "folder", tables, gains)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["folder", "t.safetensors"]
 
 
 def test_damaged_files_are_refused_in_one_line(tables: EntropyTables, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 from zoo import weights
 from zoo.codec import Box, parse, rounding
-from zoo.codec.learned import QUALITIES, load_tables, quality_tables
+from zoo.codec.tables import load_tables
 from zoo.codec.thumbnail import read_thumbnail
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
@@ -24,6 +26,7 @@ from zoo.models.compressor import Compressor
 from zoo.models.contracts import get_contract
 from zoo.models.registry import create_model, get_spec
 from zoo.raw import NoiseProfile, RawImage
+from zoo.training.tables import QUALITIES, quality_tables
 
 
 @pytest.fixture
@@ -45,6 +48,15 @@ class Fixed(TorchRunner):
 
 def raw(height: int = 96, width: int = 130, cfa: str = "RGGB", seed: int = 0) -> RawImage:
     return synthetic_raw(height, width, cfa=cfa, seed=seed)
+
+
+def test_decoding_loads_nothing_of_training() -> None:
+    code = (
+        "import sys, zoo.inference.codec; print([m for m in sys.modules if m.startswith(('zoo.data', 'zoo.training'))])"
+    )
+    root = Path(__file__).resolve().parents[2]
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert out.stdout.strip() == "[]"
 
 
 def test_no_threads_are_refused() -> None:

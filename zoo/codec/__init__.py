@@ -1,10 +1,10 @@
 """The codec's bitstream: integer latents to bytes and back, the ``.rzc`` file, tiles. Networks come in as functions."""
 
-from zoo.codec.container import SUFFIX, Stream, pack_stream, parse, read_header, read_tile, write_file, write_stream
+from zoo.codec.container import SUFFIX, Stream, pack_stream, parse, read_tile, write_file
 from zoo.codec.entropy import decode_latents, encode_latents, estimate_bits
 from zoo.codec.fitting import build, fit_index
 from zoo.codec.header import Header, describe
-from zoo.codec.stream import Piece, compress, decompress, pieces
+from zoo.codec.stream import Piece, compress, pieces
 from zoo.codec.tables import EntropyTables
 from zoo.codec.thumbnail import make_thumbnail, read_thumbnail
 from zoo.codec.tiles import Box, Tiles
@@ -20,7 +20,6 @@ __all__ = [
     "build",
     "compress",
     "decode_latents",
-    "decompress",
     "describe",
     "encode_latents",
     "estimate_bits",
@@ -29,9 +28,7 @@ __all__ = [
     "pack_stream",
     "parse",
     "pieces",
-    "read_header",
     "read_thumbnail",
     "read_tile",
     "write_file",
-    "write_stream",
 ]

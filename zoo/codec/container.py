@@ -5,7 +5,6 @@ Reading trusts nothing: sizes are compared with the file's before anything of th
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from zoo.codec.header import HAS_MATRIX, LAYOUT, MAX_TILES, Header
 from zoo.codec.tables import EntropyTables
 from zoo.codec.tiles import Tiles
 from zoo.errors import ZooError
+from zoo.files import replacing
 
 SUFFIX = ".rzc"
 # As PNG's: a byte that is no ASCII, and line ends that a transfer as text would change.
@@ -123,38 +123,14 @@ def pack_stream(header: Header, payloads: Sequence[bytes], thumbnail: bytes = b"
     return b"".join([head, _CRC.pack(crc32c(head)), thumbnail, *payloads])
 
 
-def write_stream(
-    path: str | os.PathLike[str], header: Header, payloads: Sequence[bytes], thumbnail: bytes = b""
-) -> None:
-    """Write a file, under a temporary name beside it that is renamed at the end; see :func:`pack_stream`.
-
-    Raises:
-        ZooError: see :func:`pack_stream`; or the file cannot be written.
-    """
-    write_file(path, pack_stream(header, payloads, thumbnail))
-
-
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Write the bytes of a file, under a temporary name beside it that is renamed at the end.
 
     Raises:
         ZooError: the file cannot be written.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
-        temporary.replace(target)
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def read_header(source: Source) -> Header:
-    """The header alone; reads neither thumbnail nor tiles. See :func:`parse`."""
-    return parse(source, salvage=True).header
 
 
 def parse(source: Source, *, salvage: bool = False) -> Stream:

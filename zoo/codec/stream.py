@@ -126,34 +126,6 @@ def pieces(
     return _pieces(stream, tables, synthesise, halo, side, wanted, (border.top, border.left), salvage, progress)
 
 
-def decompress(
-    stream: Stream,
-    tables: EntropyTables,
-    synthesise: Synthesise,
-    *,
-    halo: int,
-    rect: Box | None = None,
-    salvage: bool = False,
-    progress: Progress | None = None,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """A photo, or a rectangle of it, in one piece: 12 bytes of float a pixel. Arguments as of :func:`pieces`.
-
-    Returns:
-        rgb: float32 (3, H, W) of the mosaic's size or the rectangle's.
-        whole: bool (H, W).
-
-    Raises:
-        ZooError: see :func:`pieces`.
-    """
-    parts = pieces(stream, tables, synthesise, halo=halo, rect=rect, salvage=salvage, progress=progress)
-    area = rect or Box(0, 0, stream.header.height, stream.header.width)
-    rgb, whole = np.empty((3, *area.shape), np.float32), np.empty(area.shape, bool)
-    for part in parts:
-        to = part.box.move(-area.y0, -area.x0).slices
-        rgb[:, *to], whole[to] = part.rgb, part.whole
-    return rgb, whole
-
-
 def _pieces(
     stream: Stream,
     tables: EntropyTables,

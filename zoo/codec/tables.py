@@ -11,7 +11,6 @@ what their neighbours let expect.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from zoo.codec.prediction import MAX_SEEN, MAX_WEIGHT
 from zoo.errors import ZooError
+from zoo.files import replacing
 
 TOTAL = 1 << 16  # what the frequencies of a row add up to
 MAX_PRIORS = 64
@@ -33,6 +33,8 @@ MAX_VALUES = 1024  # values with a frequency of their own
 STEP_UNIT = 1 / 65536  # of the quantiser's steps
 MAX_STEP = 1 << 24  # 256 in those units; a latent times a step then has at most 40 bits
 PREFIX = "entropy."  # of the tensors' names, so that they can lie in one file with the weights
+# Tensor float64 [Q, C]: what the encoder multiplies latents by. It ships, since another machine's exp may differ in the last bit.
+GAINS = "gains"
 _NAMES = ("frequencies", "rows", "low", "index_same", "index_left", "index_up", "neighbours", "steps")
 _TYPES = {"frequencies": np.uint16, "rows": np.uint16, "low": np.int16}
 
@@ -169,16 +171,8 @@ class EntropyTables:
         """
         from safetensors.numpy import save
 
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(path) as temporary:
             temporary.write_bytes(save(self.tensors()))
-            temporary.replace(target)
-        except OSError as error:
-            raise ZooError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EntropyTables:
@@ -221,3 +215,31 @@ class EntropyTables:
         if not 0 <= quality < self.qualities:
             raise ZooError(f"quality {quality} does not exist; this model has 0 to {self.qualities - 1}")
         return self.steps[quality]
+
+
+def save_tables(path: Path, tables: EntropyTables, gains: npt.NDArray[np.float64]) -> None:
+    """Write tables and gains as one safetensors file (temporary name, then renamed).
+
+    Raises:
+        ZooError: the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    with replacing(path) as temporary:
+        temporary.write_bytes(save({**tables.tensors(), GAINS: gains}))
+
+
+def load_tables(path: Path) -> tuple[EntropyTables, npt.NDArray[np.float64]]:
+    """The inverse of :func:`save_tables`.
+
+    Raises:
+        ZooError: no such file, not tables, or gains that do not fit them.
+    """
+    from safetensors import safe_open
+
+    tables = EntropyTables.load(path)
+    with safe_open(path, framework="numpy") as file:
+        gains = np.asarray(file.get_tensor(GAINS) if GAINS in file.keys() else [])  # noqa: SIM118
+    if gains.shape != tables.steps.shape or not np.isfinite(gains).all() or gains.min() <= 0:
+        raise ZooError(f"{path}: holds no gains that fit its tables; the file is damaged, install the package again")
+    return tables, gains.astype(np.float64)

@@ -21,14 +21,14 @@ import torch
 from zoo import weights
 from zoo.codec.container import Stream, parse
 from zoo.codec.header import Header, describe
-from zoo.codec.learned import load_tables
 from zoo.codec.rounding import quantise
 from zoo.codec.stream import Progress, compress, pieces
-from zoo.codec.tables import EntropyTables
+from zoo.codec.tables import EntropyTables, load_tables
 from zoo.codec.thumbnail import make_thumbnail
 from zoo.codec.tiles import Box
 from zoo.errors import ZooError
 from zoo.inference.black import raise_to_black
+from zoo.inference.output import develop
 from zoo.inference.restore import bayer_tile
 from zoo.inference.runner import TileRunner, TorchRunner, check_threads, torch_beside
 from zoo.inference.tiling import Band
@@ -36,7 +36,7 @@ from zoo.models.compressor import merge_twins, split_fine
 from zoo.models.contracts import get_contract
 from zoo.models.contracts.bayer_codec import BayerCodecContract
 from zoo.models.registry import ModelSpec, check_compressor, create_model, get_spec
-from zoo.raw import XTRANS, RawImage, apply_orientation, camera_to_srgb_matrix, srgb_encode
+from zoo.raw import RawImage, apply_orientation
 
 DEFAULT_COMPRESSOR = "bayer-codec-m"
 DEFAULT_QUALITY = 48  # at 32 blocks show in dark scenes
@@ -248,13 +248,10 @@ class Codec:
 
     def _seen(self, raw: RawImage, denoised: RawImage | None) -> RawImage:
         """What the encoder is shown of a photo."""
-        name, seen = raw.path or "photo", denoised or raw
-        if raw.cfa == XTRANS:
-            raise ZooError(f"{name}: X-Trans, which {self.name} cannot take; use the raw of a Bayer camera")
-        if min(raw.mosaic.shape) < 2:
-            raise ZooError(f"{name}: {raw.mosaic.shape} pixels are no Bayer picture; at least 2x2 are needed")
+        raw.check_bayer()
+        seen = denoised or raw
         if (seen.mosaic.shape, seen.cfa, seen.wb) != (raw.mosaic.shape, raw.cfa, raw.wb):
-            raise ZooError(f"{name}: the denoised mosaic is of another photo")
+            raise ZooError(f"{raw.path or 'photo'}: the denoised mosaic is of another photo")
         return raise_to_black(seen)
 
     def _describe(self, raw: RawImage, quality: int) -> Header:
@@ -368,7 +365,5 @@ def make_preview(raw: RawImage) -> bytes:
     cells = min(cells, planes.shape[1], planes.shape[2])  # a photo of a few rows
     small = planes[:, : rows * cells, : columns * cells].reshape(4, rows, cells, columns, cells).mean(axis=(2, 4))
     rgb = np.stack([small[0], (small[1] + small[2]) / 2, small[3]]) * np.array(raw.wb, np.float32)[:, None, None]
-    saturation = np.float32(min(raw.wb))
-    matrix = camera_to_srgb_matrix(raw.xyz_to_cam, raw.wb) / saturation
-    shown = srgb_encode(np.tensordot(np.minimum(rgb, saturation), matrix, axes=(0, 1)).clip(0, 1))
+    shown = develop(rgb, raw, linear=False, exposure=0.0)
     return make_thumbnail(apply_orientation(np.rint(shown * 255).astype(np.uint8), raw.orientation))

@@ -16,8 +16,6 @@ without the times). Developed pictures carry an sRGB profile.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -30,6 +28,7 @@ import numpy.typing as npt
 
 from zoo.ahead import ahead
 from zoo.errors import ZooError
+from zoo.files import replacing
 from zoo.inference.tiling import Band
 from zoo.models.registry import nearest
 from zoo.raw import RawImage, camera_to_srgb_matrix, srgb_encode, write_linear_dng
@@ -130,7 +129,7 @@ def save(
             f"{path}: is a DNG that raw-zoo did not write and would be overwritten; choose another name or folder"
         )
     chunks = (Band(y0 + y, rgb[:, y : y + _CHUNK]) for y0, rgb in ahead(bands) for y in range(0, rgb.shape[1], _CHUNK))
-    with _staged(path) as temporary:
+    with replacing(path) as temporary:
         if format == "dng":
             _save_dng(temporary, chunks, raw)
             return
@@ -160,23 +159,6 @@ def _is_foreign_dng(path: Path) -> bool:
     except OSError:  # it may not be read
         return True
     return (tags.software, tags.kind) != (SOFTWARE, "linear")
-
-
-@contextlib.contextmanager
-def _staged(path: Path) -> Iterator[Path]:
-    """A temporary file next to ``path``, made at once so that a folder that refuses it is known before any work."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise ZooError(
-            f"{path}: cannot be written ({error.strerror or error}); choose a folder with space that you may write to"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _save_tiff(path: Path, developed: Iterator[npt.NDArray[np.float32]], raw: RawImage, linear: bool) -> None:

@@ -78,7 +78,7 @@ def plan(spec: ModelSpec, height: int, width: int, tile: int | None = None, fixe
         ZooError: a tile that is no multiple of the network's stride, leaves no core, or is not the runtime's.
     """
     step = spec.tile_multiple
-    margin = _round_up(spec.halo, step)
+    margin = spec.margin
     if fixed is not None and tile not in (None, fixed):
         raise ZooError(f"tile {tile} does not fit: this file of {spec.name} was exported for {fixed}; leave --tile out")
     side = fixed or tile

@@ -10,6 +10,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+from zoo.files import replacing
 from zoo.models.registry import CodecSpec, ModelSpec
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -37,9 +38,8 @@ def derive_catalogue() -> str:
 def write_catalogue() -> None:
     """Write the file from the registered models."""
     text = derive_catalogue()
-    temporary = CATALOGUE.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(CATALOGUE)
+    with replacing(CATALOGUE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     load_catalogue.cache_clear()
 
 

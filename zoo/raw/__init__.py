@@ -5,10 +5,11 @@ from zoo.raw.colour import apply_orientation, camera_to_srgb_matrix, srgb_decode
 from zoo.raw.dng import write_dng, write_linear_dng
 from zoo.raw.image import RawImage
 from zoo.raw.noise import NoiseProfile, camera_noise, estimate_noise, generic_noise
-from zoo.raw.read import read_raw
+from zoo.raw.read import RAW_SUFFIXES, read_raw
 
 __all__ = [
     "BAYER_PHASES",
+    "RAW_SUFFIXES",
     "XTRANS",
     "Alignment",
     "NoiseProfile",

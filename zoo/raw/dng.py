@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import ZooError
+from zoo.files import replacing
 from zoo.raw.cfa import BAYER_PHASES
 from zoo.raw.colour import SRGB_TO_XYZ
 from zoo.raw.image import RawImage
@@ -149,9 +148,7 @@ def _rationals(values: Sequence[float] | npt.NDArray[np.floating[Any]], most: in
 def _write(path: str | os.PathLike[str], data: npt.NDArray[np.uint16], photometric: int, tags: list[Tag]) -> None:
     import tifffile
 
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         tifffile.imwrite(
             temporary,
             np.ascontiguousarray(data),
@@ -161,9 +158,3 @@ def _write(path: str | os.PathLike[str], data: npt.NDArray[np.uint16], photometr
             software=SOFTWARE,
             extratags=sorted(tags),
         )
-        temporary.replace(target)
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -50,16 +50,25 @@ class RawImage:
         """(mosaic - black) / (white - black), float32 (H, W). Clipped at neither end: noise around black is kept."""
         return normalise(self.mosaic, self.black, self.white)
 
+    def check_bayer(self) -> None:
+        """Refuse what Bayer models cannot take.
+
+        Raises:
+            ZooError: the mosaic is X-Trans, or too small.
+        """
+        name = self.path or "photo"
+        if self.cfa == XTRANS:
+            raise ZooError(f"{name}: X-Trans, which Bayer models cannot take; use the raw of a Bayer camera")
+        if min(self.mosaic.shape) < 2:
+            raise ZooError(f"{name}: {self.mosaic.shape} pixels are no Bayer picture; at least 2x2 are needed")
+
     def packed(self) -> tuple[npt.NDArray[np.float32], Alignment]:
         """Normalised planes R, G1, G2, B, float32 (4, h, w), and the border that was added to start at an R.
 
         Raises:
             ZooError: the mosaic is X-Trans, or too small.
         """
-        if self.cfa == XTRANS:
-            raise ZooError(f"{self.path}: X-Trans, which Bayer models cannot take; use the raw of a Bayer camera")
-        if min(self.mosaic.shape) < 2:
-            raise ZooError(f"{self.path}: {self.mosaic.shape} pixels are no Bayer picture; at least 2x2 are needed")
+        self.check_bayer()
         return normalised_planes(self.mosaic, self.cfa, self.black, self.white)
 
 

@@ -23,6 +23,12 @@ from zoo.raw.tags import DngTags, cfa_noise, read_dng_tags, read_exif
 
 Triple = tuple[float, float, float]
 
+# Of what is taken for a raw where a folder is given.
+RAW_SUFFIXES = (
+    *(".dng", ".npz", ".crw", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".rwl"),
+    *(".pef", ".srw", ".3fr", ".fff", ".erf", ".mrw", ".iiq", ".gpr"),
+)
+
 _MOST = 1e4  # of one gain over another; no light is as far from a sensor's own colours
 _MOST_ISO = 1e9  # far beyond any camera's; its square must not overflow
 _MOST_BYTES = 1 << 31  # of an npz's mosaic, all frames together: a header that claims more is damaged

@@ -2,15 +2,12 @@
 
 Runs once, on the machine that trained; see :mod:`zoo.codec.fitting`. The densities that training learned only say which positions
 are alike, to start from: they are of values with noise in place of rounding, and tables made of them took 3 % more bytes at
-quality 0, 2 % at 16 and 1 % at 32 than counted ones. The tables' file also holds ``gains``, what the encoder multiplies latents
-by, since another machine's ``exp`` may differ in the last bit.
+quality 0, 2 % at 16 and 1 % at 32 than counted ones.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +26,6 @@ from zoo.models.contracts import contract_of
 from zoo.models.priors import cost_table, position_costs
 
 QUALITIES = 64
-GAINS = "gains"  # tensor float64 [QUALITIES, C]
 MAX_ROWS = 256  # of frequencies, shared by all priors and channels; 512 save 0.1 % of the bytes at most
 # A frequency of 1 in 65,536 for each of 371 values, all that ever came up, took 6 % of the bytes at quality 0, where nearly all
 # symbols are zero; what is rarer than these escapes.
@@ -107,31 +103,6 @@ def fit_tables(
         },
     }
     return tables, gains, facts
-
-
-def save_tables(path: Path, tables: EntropyTables, gains: npt.NDArray[np.float64]) -> None:
-    """Write tables and gains as one safetensors file (temporary name, then renamed)."""
-    from safetensors.numpy import save
-
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(save({**tables.tensors(), GAINS: gains}))
-    temporary.replace(path)
-
-
-def load_tables(path: Path) -> tuple[EntropyTables, npt.NDArray[np.float64]]:
-    """The inverse of :func:`save_tables`.
-
-    Raises:
-        ZooError: no such file, not tables, or gains that do not fit them.
-    """
-    from safetensors import safe_open
-
-    tables = EntropyTables.load(path)
-    with safe_open(path, framework="numpy") as file:
-        gains = np.asarray(file.get_tensor(GAINS) if GAINS in file.keys() else [])  # noqa: SIM118
-    if gains.shape != tables.steps.shape or not np.isfinite(gains).all() or gains.min() <= 0:
-        raise ZooError(f"{path}: holds no gains that fit its tables; the file is damaged, install the package again")
-    return tables, gains.astype(np.float64)
 
 
 @torch.no_grad()
