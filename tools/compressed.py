@@ -80,8 +80,7 @@ def make(data: Path) -> tuple[list[list[Cell]], dict[str, Any]]:
     from zoo.evaluation.rate_distortion import DevelopedPicture, RawCompressor, Source
     from zoo.inference.codec import open_codec
 
-    options = argparse.Namespace(target=None, precision=None, tile=None, threads=1, quantized=None)
-    sources = {name: Source(open_method(name, options).method) for name in DEVELOPERS}
+    sources = {name: Source(open_method(name, threads=1).method) for name in DEVELOPERS}
     compressor = open_codec(CODEC)
     ours, peer = RawCompressor(compressor), get_codec(PEER)
     known = {path.stem: path for path in data.glob("*.*")} if data.is_dir() else {}

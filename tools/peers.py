@@ -30,6 +30,7 @@ import torch
 
 from zoo import __version__
 from zoo.baselines import get_baseline
+from zoo.cli.evaluate import split_words
 from zoo.errors import ZooError
 from zoo.evaluation import demosaic
 from zoo.evaluation.benchmarks import BENCHMARKS, Benchmark, get_benchmark
@@ -221,12 +222,12 @@ def _measure(args: argparse.Namespace, command: str) -> None:
         if value is not None and value < 1:
             raise ZooError(f"{option} is 1 or more, not {value}")
     benchmark = get_benchmark(args.benchmark)
-    levels = _words(args.noise) if args.noise else list(benchmark.levels)
+    levels = split_words(args.noise) if args.noise else list(benchmark.levels)
     for level in levels:
         if level not in benchmark.levels:
             raise ZooError(f"{benchmark.name} has no noise level '{level}'; choose from {', '.join(benchmark.levels)}")
     torch.set_num_threads(args.threads)
-    pictures = benchmark.find(args.data, _words(args.sets), args.limit)
+    pictures = benchmark.find(args.data, split_words(args.sets), args.limit)
     keys = {image_key(p) for p in pictures}
     # All are opened before the first, which may take hours, is measured.
     opened = {name: open_peer(name, args.peers, benchmark.name) for name in dict.fromkeys(args.names)}
@@ -265,10 +266,6 @@ def _report(record: QualityRecord, keys: set[str]) -> None:
         means = "  ".join(f"{metric} {value:.4g}" for metric, value in group["mean"].items())
         print(f"{record.name} {record.level} {name} ({group['images']}): {means}", flush=True)
     print(f"{record.name} {record.level}: {record.ms_per_mp(keys)} ms/MP", flush=True)
-
-
-def _words(text: str) -> list[str]:
-    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 from peers_nets import CascadeDemosaic, DemosaicNet
 
+from zoo.baselines.catalogue import balance
 from zoo.baselines.denoise import anscombe, inverse_anscombe
 from zoo.evaluation.method import Method
 from zoo.models.contracts import ksigma_bayer
@@ -81,16 +82,6 @@ class Stabilised:
         s, o = np.array(self.shot), np.array(self.read)
         counts = values.astype(np.float64) * self.scale + anscombe(np.array(0.0), s, o)
         return np.asarray(inverse_anscombe(counts, s, o), np.float32)
-
-
-def balance(mosaic: Array, wb: Sequence[float]) -> Array:
-    """An RGGB mosaic times its gains, in a copy."""
-    balanced = mosaic.astype(np.float32, copy=True)
-    balanced[0::2, 0::2] *= wb[0]
-    balanced[0::2, 1::2] *= wb[1]
-    balanced[1::2, 0::2] *= wb[1]
-    balanced[1::2, 1::2] *= wb[2]
-    return balanced
 
 
 def colour_planes(mosaic: Array, cfa: str) -> tuple[Array, Array]:

@@ -87,3 +87,10 @@ def test_pictures_are_read_as_they_are(tmp_path: Path, name: str, alpha: bool) -
 def test_grey_pngs_have_three_equal_channels(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_srgb(tmp_path / "a.png"), np.full((70, 80, 3), np.float32(128) / 255))
+
+
+def test_grey_pngs_of_16_bit_are_scaled(tmp_path: Path) -> None:
+    ramp = np.arange(70 * 80, dtype=np.uint16).reshape(70, 80) * 11
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    expected = np.repeat(ramp[..., None].astype(np.float32) / 65535, 3, axis=2)
+    np.testing.assert_allclose(read_srgb(tmp_path / "a.png"), expected, atol=1e-6)

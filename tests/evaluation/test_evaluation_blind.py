@@ -47,9 +47,11 @@ def test_known_raws_come_first_and_alone(tmp_path):
 def test_of_other_raws_the_middle_is_shown(tmp_path):
     write(tmp_path / "b.npz")
     (tmp_path / "a.dng").write_bytes(b"")
+    (tmp_path / "c.gpr").write_bytes(b"")
+    (tmp_path / "d.NRW").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("")
     np.savez(tmp_path / "table.npz", noise=np.zeros(3))
-    assert find_crops(tmp_path) == [Crop(tmp_path / "a.dng"), Crop(tmp_path / "b.npz")]
+    assert find_crops(tmp_path) == [Crop(tmp_path / name) for name in ("a.dng", "b.npz", "c.gpr", "d.NRW")]
     with pytest.raises(ZooError, match="no such folder"):
         find_crops(tmp_path / "nothing")
 

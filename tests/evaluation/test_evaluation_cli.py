@@ -24,7 +24,7 @@ def zoo(pictures_dir, tmp_path, monkeypatch):
 
     def run(*words: str, json: bool = False):
         parser = argparse.ArgumentParser()
-        evaluate.add_parser(parser.add_subparsers())
+        evaluate.add_parser(parser.add_subparsers(), "")
         arguments = ["evaluate", "--data", str(pictures_dir), "--output-dir", str(tmp_path / "evidence"), *words]
         args = parser.parse_args(arguments)
         args.json = json
@@ -113,21 +113,49 @@ def test_demosaic_from_arguments_to_evidence(zoo, capsys):
     assert "MTF50" not in (text := capsys.readouterr().out) and "MS-SSIM" in text
 
 
-def test_leaderboard_from_arguments_to_plot(zoo, capsys, tmp_path):
+def test_leaderboard_from_arguments_to_plot(zoo, capsys, tmp_path, monkeypatch):
     zoo("menon", "malvar", "--limit", "1", "--sets", "kodak")
     capsys.readouterr()
-    plot = tmp_path / "deep" / "board.png"
+    monkeypatch.chdir(tmp_path)
     # No --data and no names here: it reads evidence only.
-    zoo("--leaderboard", "--plot", str(plot))
+    zoo("--leaderboard")
     text = capsys.readouterr().out
     assert "1 picture that the rows share (1 kodak)" in text and text.index("menon") < text.index("malvar")
-    assert plot.read_bytes()[:4] == b"\x89PNG" and plot.stat().st_size < 200_000
+    assert "plot" not in text and {p.name for p in tmp_path.iterdir()} == {"evidence", "pictures"}
+    zoo("--leaderboard", json=True)
+    assert json.loads(capsys.readouterr().out)["plot"] is None
+    plot = tmp_path / "deep" / "board.svg"
+    zoo("--leaderboard", "--plot", str(plot))
+    assert f"plot: {plot}" in capsys.readouterr().out.splitlines()
+    assert ">Menon 2007<" in plot.read_text() and "evidence/bayer-menon-classical-fp64-" in plot.read_text()
     zoo("--leaderboard", "--plot", str(plot), json=True)
     board = json.loads(capsys.readouterr().out)
+    assert board["plot"] == str(plot)
     assert [row["name"] for row in board["rows"]] == ["menon", "malvar"]
     assert board["rows"][0]["ms_per_mp"] > 0 and board["rows"][0]["mtf50"].keys() == board["rows"][0]["psnr"].keys()
-    with pytest.raises(ZooError, match=r"board\.gif: plots are \.png or \.svg"):
-        zoo("--leaderboard", "--plot", str(tmp_path / "board.gif"))
+    with pytest.raises(ZooError, match=r"board\.png: the leaderboard is drawn as SVG"):
+        zoo("--leaderboard", "--plot", str(tmp_path / "board.png"))
+    with pytest.raises(ZooError, match=r"board\.svg: cannot be written .*choose another --plot"):
+        zoo("--leaderboard", "--plot", str(plot / "board.svg"))
+    for path in (tmp_path / "evidence").glob("*-iso800.json"):
+        path.unlink()
+    with pytest.raises(ZooError, match="evidence: nothing to draw, as no method was measured at iso800, iso3200"):
+        zoo("--leaderboard", "--plot", str(plot))
+
+
+def test_quantised_files_are_ranked_here_and_not_in_the_readme(zoo, capsys, tmp_path):
+    from zoo.report.tables import render
+
+    folder = zoo("menon", "--limit", "1", "--sets", "kodak")
+    for path in list(folder.iterdir()):
+        found = QualityRecord.load(path)
+        found.name, found.target, found.precision = "utnet-m", "integer", "int8-ptq"
+        found.save(folder)
+    folder.rename(tmp_path / "quality")
+    assert "int8-ptq" not in render("leaderboard", tmp_path)
+    capsys.readouterr()
+    zoo("--leaderboard", "--output-dir", str(tmp_path / "quality"))
+    assert "utnet-m int8-ptq" in capsys.readouterr().out
 
 
 def test_models_record_what_they_cost(zoo, monkeypatch, tmp_path):
@@ -150,7 +178,7 @@ def test_models_record_what_they_cost(zoo, monkeypatch, tmp_path):
 
 def test_pictures_have_to_be_given(tmp_path):
     parser = argparse.ArgumentParser()
-    evaluate.add_parser(parser.add_subparsers())
+    evaluate.add_parser(parser.add_subparsers(), "")
     with pytest.raises(ZooError, match="no pictures to measure on"):
         evaluate.run(parser.parse_args(["evaluate", "menon", "--output-dir", str(tmp_path)]))
 
@@ -162,6 +190,7 @@ def test_pictures_have_to_be_given(tmp_path):
         (["menon", "utnet-mm"], "did you mean 'utnet-m'"),
         (["menon", "--noise", "iso80"], "did you mean 'iso800'"),
         (["menon", "--sets", "kodac"], "did you mean 'kodak'"),
+        (["menon", "--sets", ","], "--sets names no set in ','; give one, as in --sets kodak, or leave --sets out"),
         (["menon", "--benchmark", "bayern"], "did you mean 'bayer'"),
         (["menon", "--benchmark", "blnid"], "did you mean 'blind'"),
         (["menon", "--benchmark", "pairs"], "holds no noisy/clean pairs"),

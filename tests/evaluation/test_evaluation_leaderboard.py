@@ -10,8 +10,7 @@ import pytest
 from zoo import weights
 from zoo.errors import ZooError
 from zoo.evaluation import bed
-from zoo.evaluation.leaderboard import NOISY, Leaderboard, read_leaderboard
-from zoo.evaluation.plot import plot
+from zoo.evaluation.leaderboard import Leaderboard, read_leaderboard
 from zoo.evaluation.records import ImageScore, QualityRecord
 
 ALL = ("kodak/a", "kodak/b", "mcmaster/c", "mcmaster/d")
@@ -118,6 +117,25 @@ def test_same_integers_are_one_row_and_stepping_stones_none(tmp_path):
     write(tmp_path, "m", 31, 10)
     found = [(r.name, r.target, r.precision) for r in read_leaderboard(tmp_path).rows]
     assert found == [("m", "torch", "fp32"), ("m", "litert", "int8"), ("s", "integer", "int8")]
+    asked = read_leaderboard(tmp_path, stones=True).rows
+    assert [r.label for r in asked] == ["m fp32", "m int8", "m int8-ptq", "s int8"] and asked[2].budget == "-"
+
+
+@pytest.mark.parametrize(
+    ("levels", "date", "value"), [(1, "2026-02-01", 30), (2, "2026-02-01", 35), (2, "2025-01-01", 30)]
+)
+def test_levels_of_other_weights_are_left_out_and_named(tmp_path, levels, date, value):
+    """Most levels win, then the newest: one good level of an experiment gets no place beside three of what ships."""
+    names = tuple(bed.LEVELS)
+    write(tmp_path, "m", 30, 10, gmac=1, weights_sha256="1" * 64, date="2026-01-01")
+    write(tmp_path, "m", 35, 10, gmac=1, levels=names[-levels:], weights_sha256="2" * 64, date=date)
+    board = read_leaderboard(tmp_path)
+    (row,) = board.rows
+    kept, left = (names[:-levels], names[-levels:]) if value == 30 else (names[-levels:], names[:-levels])
+    assert set(row.levels) == set(kept) and row.left_out == left
+    assert {row.mean("psnr", level, ALL) for level in kept} == {value} and board.verdict(row) == "-"
+    assert any(n.startswith("m fp32: ") and "left out, measured with other weights" in n for n in board.notes())
+    assert board.to_json()["rows"][0]["left_out"] == list(row.left_out)
 
 
 def test_evidence_of_older_versions_is_left_out(tmp_path):
@@ -170,21 +188,3 @@ def test_damaged_or_no_evidence_is_one_line(tmp_path):
     (tmp_path / "bayer-x.json").write_text(json.dumps({"kind": "quality"}))
     with pytest.raises(ZooError, match=r"bayer-x\.json: cannot be read as evidence"):
         read_leaderboard(tmp_path)
-
-
-def test_plot_draws_every_row_that_has_a_place(tmp_path):
-    write(tmp_path, "here", 30, 10, gmac=2)
-    write(tmp_path, "worse", 29, 20, gmac=3)
-    write(tmp_path, "nowhere", 29, 20, gmac=3, levels=NOISY[:1])
-    classical(tmp_path, "menon", 20, 10)
-    write(tmp_path, "peer-net", 31, 50, gmac=9, target="peer")
-    with pytest.importorskip("matplotlib").rc_context({"svg.fonttype": "none"}):  # labels as text, to be found
-        plot(read_leaderboard(tmp_path), tmp_path / "board.svg")
-    drawing = (tmp_path / "board.svg").read_text()
-    counts = {
-        label: drawing.count(f">{label}<") for label in ("here fp32", "worse fp32", "nowhere fp32", "menon", "net")
-    }
-    assert counts == {"here fp32": 2, "worse fp32": 2, "nowhere fp32": 0, "menon": 1, "net": 2}
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ZooError, match="cannot be written"):
-        plot(read_leaderboard(tmp_path), tmp_path / "file" / "board.svg")

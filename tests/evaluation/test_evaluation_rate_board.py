@@ -48,7 +48,7 @@ def write(
                 decode_seconds=None if lossless else 0.05,
             )
         images[f"kodak/{index}"] = curve
-    settings = {"qualities": list(range(len(RATES)))}
+    settings = {"qualities": list(range(len(RATES)))} | fields.pop("settings", {})
     record = RateRecord(name, *runtime, level, *bed.LEVELS[level], settings=settings, images=images, **fields)
     record.save(folder)
 
@@ -135,6 +135,30 @@ def test_runtimes_are_compared_with_the_integer_reference(tmp_path):
     )
 
 
+def test_levels_of_other_weights_are_left_out_and_named(tmp_path):
+    for level in ("clean", "iso800"):
+        write(tmp_path, "ours+x", level=level, settings={"source": {"weights_sha256": "1" * 64}})
+    write(tmp_path, "ours+x", settings={"source": {"weights_sha256": "2" * 64}})
+    board = read_board(tmp_path)
+    assert board.levels("ours+x") == ["clean", "iso800"]
+    assert board.notes()[-1] == "ours+x: iso3200 left out, measured with other weights; measure again"
+
+
+def test_int8_is_compared_with_what_it_was_made_of(tmp_path):
+    halves = {"codec": {"halves_sha256": ["3" * 64, "4" * 64]}}
+    write(tmp_path, "ours", runtime=("torch", "fp32"), weights_sha256="1" * 64)
+    for runtime in ("integer", "coreml"):
+        write(tmp_path, "ours", runtime=(runtime, "int8"), weights_sha256="2" * 64, settings=halves)
+    (line,) = [line for line in read_board(tmp_path).notes() if line.startswith("ours")]
+    assert line.startswith("ours coreml int8 against the integer reference")
+    write(
+        tmp_path, "ours", runtime=("coreml", "int8"), weights_sha256="2" * 64, settings={"codec": {"halves_sha256": []}}
+    )
+    assert not [line for line in read_board(tmp_path).notes() if line.startswith("ours")]
+    write(tmp_path, "ours", runtime=("torch", "fp32"), weights_sha256="2" * 64)
+    assert "ours integer int8 against the same in float: iso3200 +0 %" in read_board(tmp_path).notes()
+
+
 def test_jpeg_2000_comes_with_a_warning(tmp_path):
     write(tmp_path, BEST)
     assert not any("jpeg2k" in n for n in read_board(tmp_path).notes())
@@ -167,14 +191,14 @@ def test_table_without_anchors_is_dashes(tmp_path):
 
 @pytest.mark.parametrize(("levels", "panels"), [(("clean",), 1), (("clean", "iso800", "iso3200"), 3)])
 def test_plot_has_a_panel_per_level_and_a_line_per_codec(tmp_path, monkeypatch, levels, panels):
-    from zoo.evaluation import rate_plot
+    from matplotlib.figure import Figure
 
     for level in levels:
         for name in (*ANCHORS, "ours", "bpg+other"):
             write(tmp_path / "e", name, level=level)
         write(tmp_path / "e", "raw-ljpeg", level=level, lossless=True)
-    figures, save = [], rate_plot.save
-    monkeypatch.setattr(rate_plot, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: (figures.append(figure), save(figure, path)))
     plot_rates(read_board(tmp_path / "e"), tmp_path / "deep" / "x.png")
     drawn = [axis for axis in figures[0].axes if axis.get_visible()]
     assert len(drawn) == panels and "lossless raw: 0.1 bpp (0 bit)" in drawn[0].get_title()

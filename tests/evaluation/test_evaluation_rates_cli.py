@@ -32,7 +32,7 @@ def zoo(pictures_dir, tmp_path, monkeypatch):
 
     def run(*words: str, json: bool = False, data: bool = True):
         parser = argparse.ArgumentParser()
-        evaluate.add_parser(parser.add_subparsers())
+        evaluate.add_parser(parser.add_subparsers(), "")
         arguments = ["evaluate", "--benchmark", "rate-distortion", "--output-dir", str(tmp_path / "evidence"), *words]
         if data:
             arguments += ["--data", str(pictures_dir), "--sets", "kodak", "--limit", "1"]
@@ -75,12 +75,15 @@ def test_bd_rate_against_an_anchor_that_was_measured_before(zoo, capsys, tmp_pat
     assert result["plot"] == str(plot) and plot.read_bytes()[:4] == b"\x89PNG" and plot.stat().st_size < 200_000
 
 
-def test_leaderboard_reads_evidence_only(zoo, capsys, tmp_path):
+def test_leaderboard_reads_evidence_only(zoo, capsys, tmp_path, monkeypatch):
     zoo("jpeg+menon", "--noise", "clean,iso12800")
     capsys.readouterr()
     zoo("--leaderboard", "--plot", str(tmp_path / "x.svg"), data=False)
     text = capsys.readouterr().out
     assert text.index("clean") < text.index("iso12800") and f"plot: {tmp_path / 'x.svg'}" in text
+    monkeypatch.chdir(tmp_path)
+    zoo("--leaderboard", data=False)  # the README's picture is drawn without being asked for
+    assert (tmp_path / "docs" / "rate-distortion.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_peers_are_all_that_can_run_and_the_rest_is_one_line(zoo, capsys, monkeypatch, tmp_path):
@@ -163,6 +166,12 @@ def test_mistakes_are_one_line_and_measure_nothing(zoo, words, problem, tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ZooError, match=problem):
         zoo(*words)
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_a_selection_of_nothing_is_refused(zoo, pictures_dir, tmp_path):
+    with pytest.raises(ZooError, match=r"--sets names no set in ','; give one"):
+        zoo("jpeg+menon", "--data", str(pictures_dir), "--sets", ",", data=False)
     assert not (tmp_path / "evidence").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 from small_pictures import SCORED
 
 from zoo.errors import ZooError
-from zoo.evaluation import bed
+from zoo.evaluation import bed, evidence
+from zoo.evaluation.evidence import Growing
 from zoo.evaluation.records import ImageScore, QualityRecord
 from zoo.evaluation.run import evaluate
 
@@ -205,3 +207,39 @@ def test_changed_picture_is_measured_again(pictures_dir, tmp_path):
     method = Counting()
     after = evaluate(method, record(), bed.find_pictures(pictures_dir), tmp_path).images["mine/holiday"]
     assert method.calls == 1 and after.sha256 != before.sha256
+
+
+def test_two_evaluations_at_once_lose_no_picture(tmp_path):
+    record(images={"kodak/a": score(30), "kodak/old": score(10)}, edge={"mtf50": 0.2}).save(tmp_path)
+    with Growing(record(), tmp_path, {"kodak/a"}) as first, Growing(record(), tmp_path) as second:
+        first.add("kodak/b", score(20))
+        second.add("mcmaster/a", score(40))
+    found = QualityRecord.load(record().path(tmp_path))
+    # The outer one renews a: it does not take the old value back from the other, which had read it.
+    assert {k: i.values["psnr"] for k, i in found.images.items()} == {"kodak/b": 20, "kodak/old": 10, "mcmaster/a": 40}
+    assert found.edge == {"mtf50": 0.2} and first.result() == found
+    with Growing(record(weights_sha256="1" * 64), tmp_path) as other:
+        other.add("kodak/c", score(1))
+    assert list(QualityRecord.load(record().path(tmp_path)).images) == ["kodak/c"]
+
+
+def test_writing_waits_for_the_other_process(tmp_path):
+    growing = Growing(record(), tmp_path)
+    growing.add("kodak/a", score(30))
+    thread = threading.Thread(target=growing.__exit__)
+    with evidence._alone(tmp_path):
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        record(images={"kodak/b": score(20)}).save(tmp_path)
+    thread.join(10)
+    assert sorted(QualityRecord.load(record().path(tmp_path)).images) == ["kodak/a", "kodak/b"]
+
+
+def test_fresh_measures_the_edge_again(pictures_dir, tmp_path, monkeypatch):
+    """Also where the file was written in between, which takes in what it held."""
+    pictures = bed.find_pictures(pictures_dir)
+    path = evaluate(Counting(), record(), pictures, tmp_path).path(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"edge": {"mtf50": 0.9}}))
+    monkeypatch.setattr(evidence, "_SAVE_EVERY", 0.0)
+    assert evaluate(Counting(), record(), pictures, tmp_path, fresh=True).edge != {"mtf50": 0.9}

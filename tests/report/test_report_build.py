@@ -66,7 +66,9 @@ def test_check_names_each_stale_file(clone: Path) -> None:
     (clone / "docs" / "models" / "gone.md").write_text("")
     (clone / "docs" / "frontier.svg").unlink()
     found = problems_of(clone)
-    assert {f"{p}: {HINT}" for p in ("README.md", "docs/results.md", "docs/models/utnet-m.md", "docs/frontier.svg")} <= set(found)
+    assert {
+        f"{p}: {HINT}" for p in ("README.md", "docs/results.md", "docs/models/utnet-m.md", "docs/frontier.svg")
+    } <= set(found)
     assert "docs/models/gone.md: no such model ships; delete it" in found
 
 
@@ -244,7 +246,7 @@ def test_verb_writes_updates_and_checks(
 
 def test_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ZooError, match="cannot be written"):
+    with pytest.raises(ZooError, match=r"cannot be written .*; choose another --output-dir"):
         write_report(tmp_path / "file", EVIDENCE)
 
 

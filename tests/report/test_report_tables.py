@@ -11,9 +11,10 @@ from zoo.errors import ZooError
 from zoo.evaluation.benchmarks import get_benchmark
 from zoo.evaluation.records import ImageScore, QualityRecord
 from zoo.models.registry import get_spec
+from zoo.report.choose import choose
 from zoo.report.document import Table, merged
 from zoo.report.markdown import fill
-from zoo.report.tables import TABLES, render
+from zoo.report.tables import TABLES, photos, render
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +59,16 @@ def test_machines_never_share_a_table(table: str, pattern: str, tmp_path: Path) 
     assert isinstance(made, list) and [(t.title, len(t.rows)) for t in made] == [("Cortex-A53", 2), ("Cortex-A76", 1)]
     text = render(table, tmp_path)
     assert "**Cortex-A53**\n\n|" in text and "**Cortex-A76**\n\n|" in text
+
+
+def test_photos_say_threads_and_in_the_report_the_command(tmp_path: Path) -> None:
+    for threads, command in ((2, "python a.py"), (7, "python b.py"), (8, "python b.py")):
+        copy(tmp_path, "photos/litert-12mp.json", threads=threads, command=command)
+    head, _, *rows = render("photos", tmp_path).splitlines()
+    column = head.split(" | ").index("threads")
+    assert [row.split(" | ")[column] for row in rows] == ["2", "7", "8"]  # and no command
+    (table,) = photos(tmp_path)
+    assert table.notes == ["command: `python a.py`", "command: `python b.py`"]
 
 
 def test_leaderboard_shows_every_row_and_marks_the_shipped_one_and_the_short_ones(tmp_path: Path) -> None:
@@ -157,6 +168,11 @@ def test_choose_takes_equal_integers_and_leaves_out_what_is_not_known(tmp_path: 
     assert rows["| utnet-n int8"][:3] == ["-", "-", "-"]
     assert rows["| Menon 2007"][:3] == ["24.75", "-", "-"]
     assert len(rows) == 6
+    # Its own record's median comes before the twin's shortest time.
+    own = {"precision": "fp32", "machine": timed["machine"], "ms_per_megapixel": 170.0}
+    copy(tmp_path, "latency/utnet-m-litert-fp32-*-t1.json", **own)
+    (row,) = [r for r in choose(tmp_path).rows if r.cells[0] == "utnet-m fp32"]
+    assert row.cells[2] == "170" and [s for s in row.sources if "latency" in s] == [f"{tmp_path.name}/latency/1.json"]
 
 
 def test_every_compact_model_with_weights_has_a_use() -> None:

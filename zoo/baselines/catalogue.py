@@ -57,12 +57,7 @@ class Baseline:
         # A clean raw has no noise to remove (and none to scale the transform by): it goes to the demosaicer as is.
         if self.denoise is not None and min(shot) > 0:
             mosaic = self.denoise(mosaic, shot, read)
-        balanced = mosaic.astype(np.float32, copy=True)
-        balanced[0::2, 0::2] *= wb[0]
-        balanced[0::2, 1::2] *= wb[1]
-        balanced[1::2, 0::2] *= wb[1]
-        balanced[1::2, 1::2] *= wb[2]
-        return self.demosaic(balanced)
+        return self.demosaic(balance(mosaic, wb))
 
     def versions(self) -> dict[str, str]:
         """Installed versions of its libraries.
@@ -77,6 +72,16 @@ class Baseline:
             except PackageNotFoundError as error:
                 raise ZooError(f"'{self.name}' needs {package}: pip install {_INSTALL[package]}") from error
         return found
+
+
+def balance(mosaic: Array, wb: Sequence[float]) -> Array:
+    """An RGGB mosaic times its gains, in a copy."""
+    balanced = mosaic.astype(np.float32, copy=True)
+    balanced[0::2, 0::2] *= wb[0]
+    balanced[0::2, 1::2] *= wb[1]
+    balanced[1::2, 0::2] *= wb[1]
+    balanced[1::2, 1::2] *= wb[2]
+    return balanced
 
 
 @dataclass(frozen=True)

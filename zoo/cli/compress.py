@@ -12,10 +12,10 @@ from zoo.errors import ZooError
 from zoo.record import peak_rss_mb
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, help: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "compress",
-        help="denoise a raw photo into a small .rzc file",
+        help=help,
         description="Denoise a raw Bayer photo and write it as an .rzc file, which `zoo decompress` makes a picture of.",
     )
     add = parser.add_argument

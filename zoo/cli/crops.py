@@ -5,7 +5,6 @@ Only raws whose licence lets crops be passed on are taken, as the pictures ship 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 from collections.abc import Callable
@@ -65,9 +64,7 @@ def make_crops(folder: Path, data: Path, tick: Callable[[str], object] = str) ->
         raise ZooError(
             f"{data}: holds none of {', '.join(k.stem for k in KNOWN)}; leave --data out to use the shipped crops"
         )
-    options = {"precision": None, "tile": None, "threads": 1, "quantized": None}
-    network = open_method(DEFAULT_MODEL, argparse.Namespace(target="integer", **options))
-    plain = open_method("menon", argparse.Namespace(target=None, **options))
+    network, plain = open_method(DEFAULT_MODEL, target="integer", threads=1), open_method("menon")
     crops, pictures = [], {}
     for known, path in found:
         tick(known.stem)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _MARK = [[[0.5]], [[0.0]], [[0.5]]]  # magenta, in linear light
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, help: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "decompress",
-        help="make a picture of an .rzc file, or of a part of it",
+        help=help,
         description="Make a picture of an .rzc file: TIFF, PNG, JPEG or linear DNG, developed as by `zoo denoise`.",
     )
     add = parser.add_argument

@@ -15,16 +15,11 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.record import peak_rss_mb
 
-RAW_SUFFIXES = (
-    *(".dng", ".npz", ".crw", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".rwl"),
-    *(".pef", ".srw", ".3fr", ".fff", ".erf", ".mrw", ".iiq"),
-)
 
-
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, help: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "denoise",
-        help="denoise and demosaic raw photos",
+        help=help,
         description="Denoise and demosaic raw photos. With several inputs, or a folder of raws, OUT is a folder.",
     )
     add = parser.add_argument
@@ -104,6 +99,8 @@ def _line(file: Path, error: Exception) -> str:
 
 def _expand(inputs: list[Path]) -> list[Path]:
     """Inputs with folders replaced by the raw files in them (not in their subfolders), sorted by name."""
+    from zoo.raw import RAW_SUFFIXES
+
     files = []
     for path in inputs:
         if path.is_dir():

@@ -7,10 +7,10 @@ import dataclasses
 import json
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "doctor",
-        help="name the operators that a target would run in float, outside the delegate, or not at all",
+        help=help,
         description="Walks a network's graph and names each operator that will stay float, split a delegate, change numerics or "
         "fail on a target, with the rewrite that helps. Exit code: 0 clean (notes are no findings), 1 findings, 2 a mistake.",
     )

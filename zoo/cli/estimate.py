@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "estimate",
-        help="estimate the int8 latency on a phone's chip, as a range: not a measurement",
+        help=help,
         description="Reasons from published clocks and measurements how long the network of a model takes on a 12 MP photo. "
         "The result is an estimate; `zoo benchmark --device adb` measures.",
     )

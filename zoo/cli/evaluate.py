@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 EVIDENCE = Path("evidence/quality")
 SHEETS = Path("evidence/blind")
-PLOT = Path("docs/leaderboard.png")
+RATES_PLOT = Path("docs/rate-distortion.png")  # of the leaderboard of codecs
 BLIND = "blind"  # makes a sheet to look at instead of numbers
 RANKED = "bayer"  # has a leaderboard of methods
 RATES = "rate-distortion"  # of codecs, in :mod:`zoo.cli.rates`
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "evaluate",
-        help="measure the quality of models and classical methods",
+        help=help,
         description="Runs each method on a benchmark. bayer: noisy raws made of pictures. demosaic: the same pictures "
         "without noise and camera. pairs: real noisy frames against the mean of many. Evidence goes to one JSON file "
         "per method and noise level; a picture that is already in it is not measured again. blind: a sheet of crops of "
         "real raws, to look at. rate-distortion: the scenes of bayer as bytes; its NAMEs are compressors, "
         "CODEC+DEVELOPER (jpegxl+menon), raw-ljpeg, or peers for all that can run. --leaderboard: all evidence of bayer, "
-        "or of rate-distortion, in one table and plot.",
+        "or of rate-distortion, in one table; --plot draws it.",
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="model (`zoo list`), or a classical method: menon, nlm+menon, ...")
@@ -63,7 +63,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add("--output-dir", type=Path, metavar="DIR", help=f"default: {EVIDENCE}; of the blind sheet {SHEETS}")
     add("--fresh", action="store_true", help="measure again what is already there")
     add("--leaderboard", action="store_true", help="measure nothing: rank what --output-dir holds evidence of")
-    add("--plot", type=Path, metavar="FILE", help=f"with --leaderboard or {RATES}: PNG or SVG (default: {PLOT})")
+    drawn = (
+        f"with --leaderboard: SVG of the frontiers; of {RATES}: PNG or SVG (default with --leaderboard: {RATES_PLOT})"
+    )
+    add("--plot", type=Path, metavar="FILE", help=drawn)
     return parser
 
 
@@ -104,9 +107,9 @@ def _measure(args: argparse.Namespace) -> None:
     folder, benchmark = args.output_dir or EVIDENCE, _benchmark(args.benchmark)
     levels = levels_of(benchmark.name, benchmark.levels, args.noise)
     torch.set_num_threads(args.threads)
-    pictures = benchmark.find(args.data, split_words(args.sets), args.limit)
+    pictures = benchmark.find(args.data, sets_of(args.sets), args.limit)
     # All names are looked up before the first, which may take minutes, is measured.
-    methods = [open_method(name, args) for name in dict.fromkeys(args.names)]
+    methods = _open(args)
     results = []
     with progress_bars(quiet=args.json) as progress:
         for opened in methods:
@@ -122,6 +125,19 @@ def _measure(args: argparse.Namespace) -> None:
         _print_table(results, keys)
 
 
+def _open(args: argparse.Namespace) -> list[Opened]:
+    """The methods of the names, each once."""
+    opened = partial(
+        open_method,
+        target=args.target,
+        precision=args.precision,
+        tile=args.tile,
+        threads=args.threads,
+        quantized=args.quantized,
+    )
+    return [opened(name) for name in dict.fromkeys(args.names)]
+
+
 def _look(args: argparse.Namespace) -> None:
     """The sheet of real raws."""
     import torch
@@ -132,7 +148,7 @@ def _look(args: argparse.Namespace) -> None:
         raise ZooError("the noise of real raws is their own; leave --noise out")
     torch.set_num_threads(args.threads)
     crops = find_crops(args.data, args.limit)
-    methods = {m.label: m.method for m in (open_method(name, args) for name in dict.fromkeys(args.names))}
+    methods = {m.label: m.method for m in _open(args)}
     path = (args.output_dir or SHEETS) / "blind.png"
     with progress_bars(quiet=args.json) as progress:
         bar = progress.add_task("blind", total=len(crops) * len(methods))
@@ -145,17 +161,34 @@ def _look(args: argparse.Namespace) -> None:
 
 
 def _rank(args: argparse.Namespace) -> None:
-    """The leaderboard and its plot."""
+    """The leaderboard, and its drawing where it is asked for."""
     from zoo.evaluation.leaderboard import read_leaderboard
-    from zoo.evaluation.plot import plot
 
-    board = read_leaderboard(args.output_dir or EVIDENCE)
-    path = args.plot or PLOT
-    plot(board, path)
+    folder, plot = args.output_dir or EVIDENCE, args.plot
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise ZooError(f"{plot}: the leaderboard is drawn as SVG; choose a name that ends in .svg")
+    board = read_leaderboard(folder, stones=True)
+    if plot is not None:
+        _draw(board, folder, plot)
     if args.json:
-        print(json.dumps(board.to_json() | {"plot": str(path)}, indent=1))
-    else:
-        _print_board(board, path)
+        print(json.dumps(board.to_json() | {"plot": None if plot is None else str(plot)}, indent=1))
+        return
+    head, rows = board.table()
+    print_rich("", head, rows, left=1)
+    for note in board.notes() + ([] if plot is None else [f"plot: {plot}"]):
+        print(note)
+
+
+def _draw(board: Leaderboard, folder: Path, path: Path) -> None:
+    """The README's drawing, of any evidence; the file's folder is made."""
+    from zoo.evaluation.leaderboard import NOISY
+    from zoo.files import replacing
+    from zoo.report.quality_sections import drawing
+
+    if all(board.verdict(row) == "-" for row in board.rows):
+        raise ZooError(f"{folder}: nothing to draw, as no method was measured at {', '.join(NOISY)}; leave --plot out")
+    with replacing(path, "choose another --plot", parents=True) as temporary:
+        temporary.write_text(drawing(board, folder))
 
 
 def _benchmark(name: str) -> Benchmark:
@@ -203,6 +236,18 @@ def _record(opened: Opened, benchmark: Benchmark, level: str, threads: int) -> Q
     )
 
 
+def sets_of(words: str) -> list[str]:
+    """The sets of pictures that were asked for.
+
+    Raises:
+        ZooError: none is named.
+    """
+    asked = split_words(words)
+    if not asked:
+        raise ZooError(f"--sets names no set in '{words}'; give one, as in --sets kodak, or leave --sets out for all")
+    return asked
+
+
 def split_words(text: str) -> list[str]:
     """The parts of ``a,b,c``, each once."""
     return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
@@ -243,6 +288,7 @@ _COLUMNS = {
 
 def _print_table(results: Sequence[QualityRecord], keys: set[str]) -> None:
     from zoo.evaluation.benchmarks import get_benchmark
+    from zoo.evaluation.leaderboard import number
 
     metrics = get_benchmark(results[0].benchmark).metrics
     shown = {m: _COLUMNS[m] for m in _COLUMNS if m in metrics}
@@ -258,19 +304,12 @@ def _print_table(results: Sequence[QualityRecord], keys: set[str]) -> None:
             cells = [f"{mean[m]:{f}} ({worst[m]['value']:{f}})" for m, (_, f) in shown.items()]
             if biased:
                 cells.append(" ".join(f"{100 * mean[f'shadow_bias_{c}']:+.1f}" for c in "rgb"))
-                cells.append(_cell(record.edge.get("mtf50") if name == "overall" else None, ".3f"))
-            cells += [_cell(record.cost.get("params"), ",.0f"), _cell(record.cost.get("gmac_per_mp"), ".2f")]
-            cells.append(_cell(record.ms_per_mp(own), ".0f"))
+                cells.append(number(record.edge.get("mtf50") if name == "overall" else None, ".3f"))
+            cells += [number(record.cost.get("params"), ",.0f"), number(record.cost.get("gmac_per_mp"), ".2f")]
+            cells.append(number(record.ms_per_mp(own), ".0f"))
             rows.append([record.name + runtime, record.level, name, str(group["images"]), *cells])
     head += (["shadow bias %", "MTF50"] if biased else []) + ["params", "GMAC/MP", "ms/MP"]
     print_rich(title, head, rows, left=3)
-
-
-def _print_board(board: Leaderboard, path: Path) -> None:
-    head, rows = board.table()
-    print_rich("", head, rows, left=1)
-    for note in (*board.notes(), f"plot: {path}"):
-        print(note)
 
 
 def print_rich(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
@@ -285,7 +324,3 @@ def print_rich(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], l
         table.add_row(*row)
     # Wide enough for all columns, whatever the terminal's width: a line that wraps is read, a cut one is not.
     Console(width=250).print(table)
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"

@@ -12,9 +12,9 @@ from zoo.errors import ZooError
 from zoo.models.registry import get_spec, halves, list_models, nearest
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, help: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "list", help="list the models", description="List the models: size, cost, precisions of the shipped weights."
+        "list", help=help, description="List the models: size, cost, precisions of the shipped weights."
     )
     parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="shell pattern, e.g. 'utnet-*'")
     return parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +14,8 @@ if TYPE_CHECKING:
     from zoo.inference.runner import TileRunner
 
 CLASSICAL = ("classical", "fp64")  # target and precision of the baselines' evidence
-EXPORTED = (
-    "executorch",
-    "litert",
-    "coreml",
-    "onnx",
-)  # targets that run an artefact, which may be older than the weights
+# Targets that run an artefact, which may be older than the weights.
+EXPORTED = ("executorch", "litert", "coreml", "onnx")
 
 
 @dataclass(frozen=True)
@@ -47,12 +42,21 @@ class Opened:
         return self.name if self.target == CLASSICAL[0] else f"{self.name} {self.target} {self.precision}"
 
 
-def open_method(name: str, args: argparse.Namespace) -> Opened:
+def open_method(
+    name: str,
+    *,
+    target: str | None = None,
+    precision: str | None = None,
+    tile: int | None = None,
+    threads: int | None = None,
+    quantized: Path | None = None,
+) -> Opened:
     """The method of a name.
 
     Args:
-        name: registered model, or baseline.
-        args: of the command line: ``target``, ``precision``, ``tile``, ``threads``, ``quantized``.
+        name: registered model, or baseline, which takes none of the rest.
+        target, precision, tile, threads: of the runtime, see :func:`zoo.cli.runtimes.open_runner`.
+        quantized: file of ``zoo quantize`` to run in place of a runtime.
 
     Raises:
         ZooError: unknown name, missing library, no weights, or a runtime that cannot run it.
@@ -74,13 +78,13 @@ def open_method(name: str, args: argparse.Namespace) -> Opened:
     from zoo.models.registry import get_spec
 
     spec = get_spec(name)
-    if args.quantized is None:
-        _, runner = open_runner(name, args.target, args.precision, args.tile, args.threads)
+    if quantized is None:
+        _, runner = open_runner(name, target, precision, tile, threads)
     else:
-        runner = _integer_of(name, args.quantized, args.target)
+        runner = _integer_of(name, quantized, target)
     weights_sha256: str | None = None  # passthrough has none
     if spec.params:
-        file = args.quantized or weights.verified(name, quantized=runner.precision == "int8")
+        file = quantized or weights.verified(name, quantized=runner.precision == "int8")
         weights_sha256 = records.sha256(file)
     facts = {
         "weights_sha256": weights_sha256,

@@ -7,12 +7,14 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo import weights
-from zoo.cli.evaluate import levels_of, print_rich, progress_bars, split_words
+from zoo.cli.evaluate import RATES_PLOT, levels_of, print_rich, progress_bars, sets_of
 from zoo.cli.methods import Opened, open_method, package_versions, runtime_version
 from zoo.errors import ZooError
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from zoo.evaluation.rate_records import RateRecord
 
 EVIDENCE = Path("evidence/rate-distortion")
-PLOT = Path("docs/rate-distortion.png")
 PEERS = "peers"  # all picture codecs that can run here, behind both developers, and lossless JPEG of the mosaic
 DEVELOPERS = ("menon", "utnet-m")
 LOSSLESS = "raw-ljpeg"
@@ -48,7 +49,7 @@ def measure(args: argparse.Namespace) -> None:
     import torch
 
     from zoo.evaluation import bed
-    from zoo.evaluation.rate_board import ANCHORS, RateBoard, label, read_board
+    from zoo.evaluation.rate_board import ANCHORS, label, read_board
     from zoo.evaluation.rate_distortion import Measured, evaluate
 
     if args.quantized is not None:
@@ -56,8 +57,8 @@ def measure(args: argparse.Namespace) -> None:
     folder, levels = args.output_dir or EVIDENCE, levels_of("rate-distortion", bed.LEVELS, args.noise)
     _check_plot(args.plot)
     torch.set_num_threads(args.threads)
-    pictures = bed.find_pictures(args.data, split_words(args.sets), args.limit)
-    codecs = _open(args)
+    pictures = bed.find_pictures(args.data, sets_of(args.sets), args.limit)
+    codecs = _open(args.names, target=args.target, precision=args.precision, tile=args.tile, threads=args.threads)
     begun = time.process_time()
     with progress_bars(quiet=args.json) as progress:
         for level in levels:
@@ -68,7 +69,8 @@ def measure(args: argparse.Namespace) -> None:
     shown = {label(c.name, c.target, c.precision) for c in codecs} | set(ANCHORS)
     # What a quantised one is compared with: the float model, and of a runtime the integer reference.
     shown |= {c.name for c in codecs} | {label(c.name, "integer", "int8") for c in codecs if c.precision == "int8"}
-    board = RateBoard({name: found for name, found in read_board(folder).found.items() if name in shown})
+    board = read_board(folder)
+    board = replace(board, found={name: found for name, found in board.found.items() if name in shown})
     _show(board, args.plot, args.json)
     if not args.json:
         print(
@@ -84,7 +86,7 @@ def rank(args: argparse.Namespace) -> None:
     """
     from zoo.evaluation.rate_board import read_board
 
-    folder, path = args.output_dir or EVIDENCE, args.plot or PLOT
+    folder, path = args.output_dir or EVIDENCE, args.plot or RATES_PLOT
     _check_plot(path)
     board = read_board(folder)
     if not board.found:
@@ -94,7 +96,7 @@ def rank(args: argparse.Namespace) -> None:
 
 def _check_plot(path: Path | None) -> None:
     """Before minutes of measuring, not after."""
-    from zoo.evaluation.plot import check_suffix
+    from zoo.evaluation.rate_plot import check_suffix
 
     if path is not None:
         check_suffix(path)
@@ -113,11 +115,19 @@ def _show(board: RateBoard, plot: Path | None, as_json: bool) -> None:
         print(note)
 
 
-def _open(args: argparse.Namespace) -> list[Named]:
-    """The codecs of the names, all looked up before the first is measured; developers are shared."""
+def _open(
+    names: Sequence[str], *, target: str | None, precision: str | None, tile: int | None, threads: int
+) -> list[Named]:
+    """The codecs of the names, all looked up before the first is measured; developers are shared.
+
+    Args:
+        names: as typed.
+        target, precision, tile, threads: of the networks, see :func:`zoo.cli.runtimes.open_runner`.
+    """
     sources: dict[str, tuple[Opened, Source]] = {}
-    names = [n for name in args.names for n in (_peers() if name == PEERS else [name])]
-    return [_open_one(name, args, sources) for name in dict.fromkeys(names)]
+    names = [n for name in names for n in (_peers() if name == PEERS else [name])]
+    one = partial(_open_one, sources=sources, target=target, precision=precision, tile=tile, threads=threads)
+    return [one(name) for name in dict.fromkeys(names)]
 
 
 def _peers() -> list[str]:
@@ -131,7 +141,15 @@ def _peers() -> list[str]:
     return [LOSSLESS, *(f"{name}+{developer}" for developer in DEVELOPERS for name in usable)]
 
 
-def _open_one(name: str, args: argparse.Namespace, sources: dict[str, tuple[Opened, Source]]) -> Named:
+def _open_one(
+    name: str,
+    *,
+    sources: dict[str, tuple[Opened, Source]],
+    target: str | None,
+    precision: str | None,
+    tile: int | None,
+    threads: int,
+) -> Named:
     from zoo.baselines.codecs import get_codec, list_codecs
     from zoo.evaluation.rate_distortion import DevelopedPicture, LosslessRaw, Source
 
@@ -144,16 +162,16 @@ def _open_one(name: str, args: argparse.Namespace, sources: dict[str, tuple[Open
         facts = {"settings": settings, "versions": versions}
         return Named(LosslessRaw(), name, CODEC, "lossless", facts)
     if first not in list_codecs():
-        return _open_compressor(first, developer, args)
-    for option in ("target", "precision", "tile"):
-        if getattr(args, option) is not None:
+        return _open_compressor(first, developer, target=target, precision=precision, tile=tile, threads=threads)
+    for option, given in (("target", target), ("precision", precision), ("tile", tile)):
+        if given is not None:
             raise ZooError(f"{name} knows no runtimes, only compressors of `zoo list` do; leave --{option} out")
     if not developer:
         raise ZooError(f"'{name}' takes a picture; say what develops the raw before it, as in {name}+{DEVELOPERS[0]}")
     codec = get_codec(first)
     versions = codec.versions()  # says what is missing
     if developer not in sources:
-        opened = open_method(developer, args)
+        opened = open_method(developer, threads=threads)
         sources[developer] = opened, Source(opened.method)
     opened, source = sources[developer]
     about = {k: opened.facts.get(k) for k in ("weights_sha256", "settings")}
@@ -166,7 +184,9 @@ def _open_one(name: str, args: argparse.Namespace, sources: dict[str, tuple[Open
     return Named(DevelopedPicture(codec, source), name, CODEC, "uint8", facts)
 
 
-def _open_compressor(name: str, denoiser: str, args: argparse.Namespace) -> Named:
+def _open_compressor(
+    name: str, denoiser: str, *, target: str | None, precision: str | None, tile: int | None, threads: int
+) -> Named:
     """One of our own compressors, with both halves, and what denoises before them, in the runtime that was asked for."""
     from zoo.baselines.codecs import list_codecs
     from zoo.cli.runtimes import open_runner
@@ -182,7 +202,7 @@ def _open_compressor(name: str, denoiser: str, args: argparse.Namespace) -> Name
         known = f"{pictures}, {LOSSLESS}, {PEERS} and compressors of `zoo list`, alone or +DENOISER"
         raise ZooError(f"unknown codec '{asked}'; there are {known}")
     check_compressor(name)
-    given = args.target, args.precision, args.tile, args.threads
+    given = target, precision, tile, threads
     runners = {half: open_runner(name, *given, half=half)[1] for half in HALVES}
     before, denoise = {}, None
     if denoiser:

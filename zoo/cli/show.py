@@ -15,10 +15,10 @@ from zoo.models.contracts import documentation
 from zoo.models.registry import get_spec, halves
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+def add_parser(subparsers: Any, help: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "show",
-        help="show one model, or one file",
+        help=help,
         description="Show a model's specification, contract, weights and card; what an exported file says of itself, with which "
         "an app can run it (docs/app.md); or what the header of an .rzc file says.",
     )

@@ -27,7 +27,7 @@ class ImagePool:
     The square root spends the 16 bits where an 8-bit sRGB source has them: its lowest step is 285 codes wide.
 
     Attributes:
-        images: uint16-coded int32-free tensors ``[H, W, 3]`` (torch.uint16), on CPU until :meth:`to`.
+        images: codes, uint16 tensors ``[H, W, 3]``.
         digest: sha256 over the names and contents of the files, for the checkpoint's card.
     """
 
@@ -61,6 +61,8 @@ class ImagePool:
         images: list[Tensor] = []
         digest = hashlib.sha256()
         for index, path in enumerate(files):
+            if progress is not None:
+                progress(index, len(files))
             linear = _read_linear(path)
             if linear is None or min(linear.shape[:2]) < min_side:
                 continue
@@ -69,8 +71,8 @@ class ImagePool:
             digest.update(path.name.encode() + hashlib.sha256(data).digest())
             code = np.sqrt(np.clip(linear, 0, LINEAR_RANGE) / LINEAR_RANGE) * 65535 + 0.5
             images.append(torch.from_numpy(code.astype(np.uint16)))
-            if progress is not None:
-                progress(index + 1, len(files))
+        if progress is not None:
+            progress(len(files), len(files))
         if not images:
             raise ZooError(
                 f"{folder}: no picture of at least {min_side} px to train on; point --data at a folder of them"
@@ -100,6 +102,9 @@ def read_srgb(path: Path) -> np.ndarray:
                 raise ValueError(f"a TIFF of shape {data.shape}, not RGB")
             return data[..., :3].astype(np.float32) / np.iinfo(data.dtype).max
         with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16-bit grey, which Pillow clips to 8 bit rather than scale it
+                grey = np.asarray(image).astype(np.float32) / 65535
+                return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"), np.float32) / 255
     except Exception as error:  # Pillow and tifffile raise what they like on damage
         raise ZooError(f"{path}: cannot be read as a picture ({error}); remove it or convert it to PNG") from error

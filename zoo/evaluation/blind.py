@@ -18,7 +18,7 @@ import numpy.typing as npt
 from zoo.errors import ZooError
 from zoo.evaluation.method import Array, Method, run
 from zoo.inference.output import develop
-from zoo.raw import XTRANS, RawImage, read_raw
+from zoo.raw import RAW_SUFFIXES, XTRANS, RawImage, read_raw
 
 Picture = npt.NDArray[np.uint8]  # [h, w, 3], sRGB
 
@@ -32,7 +32,6 @@ KNOWN = {
     "seestar_m94_burst": (290, 290),  # stars: points that look like noise
     "infisp_black_12bit": (256, 256),  # dark frame with hot pixels: nothing to see
 }
-SUFFIXES = (".npz", ".dng", ".crw", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".gpr")
 SIDES = (224, 192, 160, 128, 112, 96, 80, 64, 48)  # pixels; the largest that keeps the sheet small is taken
 LARGEST = 1_000_000  # bytes of the sheet: it is to be kept in a repository
 
@@ -61,12 +60,12 @@ def find_crops(folder: Path, limit: int | None = None) -> list[Crop]:
     """
     if not folder.is_dir():
         raise ZooError(f"{folder}: no such folder; point --data at a folder of raws")
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES]
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in RAW_SUFFIXES]
     known = [Crop(p, centre) for name, centre in KNOWN.items() for p in files if p.stem == name]
     # An npz may hold anything (noise tables, weights); with a name that is not known it has to look like a raw.
     crops = known or [Crop(p) for p in files if p.suffix.lower() != ".npz" or _is_raw(p)]
     if not crops:
-        raise ZooError(f"{folder}: holds no raw ({', '.join(SUFFIXES)})")
+        raise ZooError(f"{folder}: holds no raw ({', '.join(RAW_SUFFIXES)})")
     return crops[:limit]
 
 
@@ -91,9 +90,8 @@ def write_sheet(
         ZooError: a raw that cannot be read or is no Bayer mosaic, a method that fails on it, too many crops for a small
             sheet, or a file that cannot be written.
     """
-    raws = [
-        read_bayer(crop.path) for crop in crops
-    ]  # all of them before the first is worked on, which may take minutes
+    # All of them before the first is worked on, which may take minutes.
+    raws = [read_bayer(crop.path) for crop in crops]
     rows: list[tuple[str, list[Picture]]] = []
     for raw, crop in zip(raws, crops, strict=True):
         pictures = []

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from zoo.errors import ZooError
 from zoo.evaluation import bed
+from zoo.files import replacing
 
 # How often evidence is written while it grows: an interrupt costs at most this, and one picture.
 _SAVE_EVERY = 10.0  # seconds
@@ -90,6 +92,10 @@ class Evidence(abc.ABC):
         keys = ("benchmark", "bed_version", "name", "target", "precision", "level", "weights_sha256", "settings")
         return all(getattr(self, k) == getattr(other, k) for k in keys)
 
+    def join(self, other: Self, leave: set[str]) -> None:
+        """Take in what another record of the same method holds, but the pictures to leave; subclasses add their own."""
+        self.images |= {key: image for key, image in other.images.items() if key not in leave}
+
     def to_json(self) -> dict[str, Any]:
         """The evidence file's contents."""
         body = dataclasses.asdict(self)
@@ -108,16 +114,9 @@ class Evidence(abc.ABC):
             ZooError: the folder cannot be written to.
         """
         path = self.path(folder)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         text = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path, "choose another --output-dir", parents=True) as temporary:
             temporary.write_text(text)
-            temporary.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise ZooError(f"{path}: cannot be written ({error.strerror}); choose another --output-dir") from error
         return path
 
     @classmethod
@@ -161,6 +160,35 @@ class Evidence(abc.ABC):
         return record
 
 
+def one_digest(
+    contents: Iterable[Mapping[str, Any]], digest: Callable[[Mapping[str, Any]], object]
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Contents of a method's evidence files that are of one digest of its weights, and the rest, which no row mixes in.
+
+    It is the digest that most levels were measured with; of equals the newest.
+    """
+    groups: dict[object, list[Mapping[str, Any]]] = {}
+    for content in contents:
+        groups.setdefault(digest(content), []).append(content)
+    ranked = sorted(groups.values(), key=lambda g: (len({c["level"] for c in g}), max(c.get("date", "") for c in g)))
+    return (ranked[-1] if ranked else []), [c for group in ranked[:-1] for c in group]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time writes evidence to a folder; the others wait. The lock is the folder's own: no file is left."""
+    import fcntl
+
+    with contextlib.ExitStack() as stack:
+        # Writing says what is wrong with a folder; a network's may know no locks.
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
 Record = TypeVar("Record", bound=Evidence)
 
 
@@ -170,14 +198,18 @@ class Growing(Generic[Record]):
     Attributes:
         record: with the pictures that were in the file, unless it is of another method, weights or settings.
         changed: whether there is something that the file does not hold.
+
+    Several processes may add to one file: each takes in what the others wrote before it writes.
     """
 
     def __init__(self, record: Record, folder: Path, renewed: set[str] | None = None) -> None:
         """``record``: what the method is called and with which versions; ``renewed``: pictures to measure again."""
         self.record, self.folder, self.changed = record, folder, False
+        # Pictures whose old values in the file do not count: those measured here, and those that are to be.
+        self._ours = set(renewed or set())
         self.before = type(record).load_current(record.path(folder))
         if self.before is not None and self.before.same_method(record):
-            record.images = {k: v for k, v in self.before.images.items() if k not in (renewed or set())}
+            record.images = {k: v for k, v in self.before.images.items() if k not in self._ours}
         else:
             self.before = None
         self._written = time.monotonic()
@@ -190,6 +222,7 @@ class Growing(Generic[Record]):
     def add(self, key: str, image: Any) -> None:
         """Add a picture; writes the file now and then."""
         self.record.images[key] = image
+        self._ours.add(key)
         self.changed = True
         if time.monotonic() - self._written > _SAVE_EVERY:
             self._save()
@@ -206,6 +239,10 @@ class Growing(Generic[Record]):
             self._save()
 
     def _save(self) -> None:
-        self.record.date = datetime.now(UTC).isoformat(timespec="seconds")
-        self.record.save(self.folder)
+        with _alone(self.folder):
+            there = type(self.record).load_current(self.record.path(self.folder))
+            if there is not None and there.same_method(self.record):
+                self.record.join(there, self._ours)
+            self.record.date = datetime.now(UTC).isoformat(timespec="seconds")
+            self.record.save(self.folder)
         self._written = time.monotonic()

@@ -10,13 +10,14 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
 from zoo.evaluation import bed
+from zoo.evaluation.evidence import one_digest
 from zoo.evaluation.records import KIND
 
 LEVELS = tuple(bed.LEVELS)
@@ -24,6 +25,7 @@ NOISY = tuple(level for level, (shot, _) in bed.LEVELS.items() if shot)
 CLASSICAL, PEER = "classical", "peer"  # targets of evidence
 # int8 of these is the same integers (see the table "quantization"): one row, of the first that there is.
 SAME_INTEGERS = ("litert", "executorch", "integer")
+_STONES = ("int8-ptq", "int8-qat")  # precisions of files of `zoo quantize`: stepping stones that do not ship
 _SHOWN = (*SAME_INTEGERS, "torch", CLASSICAL, PEER)
 
 Values = Mapping[str, Mapping[str, float]]  # picture -> metric -> value
@@ -44,7 +46,8 @@ class Row:
         params: number of parameters, None of classical methods.
         gmac_per_mp: 1e9 multiply-accumulates per sensor megapixel, None of classical methods.
         ms_per_mp: of the host that most rows were timed on, median over pictures; None where this row was not.
-        budget: what training it took, "own weights" of peers, "-" of classical methods.
+        budget: what training it took, "own weights" of peers, "-" of classical methods and where no card tells.
+        left_out: levels that were measured with other weights.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Row:
     gmac_per_mp: float | None = None
     ms_per_mp: float | None = None
     budget: str = "-"
+    left_out: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -154,13 +158,13 @@ class Leaderboard:
         sharp = [row.mtf50[level] for level in NOISY if level in row.mtf50]
         return [
             row.label + fewer,
-            *(_number(v, ".2f") for v in psnr),
-            _number(row.noisy_mean("psnr", own), ".2f"),
-            *(_number(v, ".3f") for v in rest),
-            _number(statistics.fmean(sharp) if len(sharp) == len(NOISY) else None, ".2f"),
+            *(number(v, ".2f") for v in psnr),
+            number(row.noisy_mean("psnr", own), ".2f"),
+            *(number(v, ".3f") for v in rest),
+            number(statistics.fmean(sharp) if len(sharp) == len(NOISY) else None, ".2f"),
             _count(row.params),
-            _number(row.gmac_per_mp, ".1f"),
-            _number(row.ms_per_mp, ".0f"),
+            number(row.gmac_per_mp, ".1f"),
+            number(row.ms_per_mp, ".0f"),
             row.budget,
             self.verdict(row),
         ]
@@ -176,6 +180,10 @@ class Leaderboard:
         ]
         if any(self.own(row) != self.pictures for row in self.rows):
             lines.append("*: measured on so many of them only, compared with each other row on what the two share")
+        for row in self.rows:
+            if row.left_out:
+                levels = ", ".join(row.left_out)
+                lines.append(f"{row.label}: {levels} left out, measured with other weights; measure again")
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -188,33 +196,41 @@ class Leaderboard:
             means = {m: row.noisy_mean(m, own) for m in ("psnr", "ssim", "ms_ssim", "texture")}
             psnr = {level: row.mean("psnr", level, own) for level in LEVELS}
             quality = {"pictures": len(own), "psnr": psnr, "noisy_mean": means, "mtf50": row.mtf50}
-            rows.append(about | quality | cost | {"frontier": self.verdict(row)})
+            rows.append(about | quality | cost | {"frontier": self.verdict(row), "left_out": list(row.left_out)})
         schema, version = self.version
         about = {"schema": schema, "bed_version": version, "host": self.host}
         return about | {"pictures": sorted(self.pictures), "rows": rows}
 
 
-def read_leaderboard(folder: Path) -> Leaderboard:
+def read_leaderboard(folder: Path, *, stones: bool = False) -> Leaderboard:
     """All evidence of the benchmark ``bayer`` in a folder, of the newest version that there is.
+
+    Args:
+        folder: of the quality evidence.
+        stones: also rank files of ``zoo quantize`` that do not ship.
 
     Raises:
         NoEvidence: there is none.
         ZooError: a file that cannot be read.
     """
-    found = read_evidence(folder, bed.BENCHMARK)
+    found, left = _read(folder, bed.BENCHMARK)
     if not found:
         raise NoEvidence(f"{folder}: holds no evidence of the benchmark {bed.BENCHMARK}; `zoo evaluate` makes it")
     hosts = Counter(_host(r) for r in found)
     host = min(hosts, key=lambda h: (-hosts[h], h))
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for r in found:
-        if r["target"] in _SHOWN and (r["target"] not in SAME_INTEGERS or r["precision"] == "int8"):
-            groups.setdefault((r["name"], r["target"], r["precision"]), []).append(r)
+        integers = r["precision"] == "int8" or (stones and r["precision"] in _STONES)
+        if r["target"] in _SHOWN and (r["target"] not in SAME_INTEGERS or integers):
+            groups.setdefault(_method(r), []).append(r)
     for name in {name for name, _, _ in groups}:
         twins = [key for target in SAME_INTEGERS if (key := (name, target, "int8")) in groups]
         for key in twins[1:]:
             del groups[key]
-    rows = [_row(*key, records, host) for key, records in sorted(groups.items())]
+    rows = []
+    for key, records in sorted(groups.items()):
+        others = {r["level"] for r in left if _method(r) == key}
+        rows.append(replace(_row(*key, records, host), left_out=tuple(level for level in LEVELS if level in others)))
     most = max((len(row.pictures()) for row in rows), default=0)
     full = [row.pictures() for row in rows if len(row.pictures()) >= max(1, most / 2)]
     pictures = set.intersection(*full) if full else set()
@@ -230,9 +246,16 @@ def read_leaderboard(folder: Path) -> Leaderboard:
 def read_evidence(folder: Path, benchmark: str) -> list[dict[str, Any]]:
     """Contents of the quality evidence of a benchmark in a folder, of the newest version that there is only.
 
+    A method's levels are of one digest of its weights, see :func:`zoo.evaluation.evidence.one_digest`.
+
     Raises:
         ZooError: a file that cannot be read.
     """
+    return _read(folder, benchmark)[0]
+
+
+def _read(folder: Path, benchmark: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What :func:`read_evidence` returns, and what it leaves out for its weights; both by file name."""
     found = []
     for path in sorted(folder.glob(f"{benchmark}-*.json")):
         try:
@@ -242,7 +265,16 @@ def read_evidence(folder: Path, benchmark: str) -> list[dict[str, Any]]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ZooError(f"{path}: cannot be read as evidence ({error}); delete it and evaluate again") from error
     newest = max((version for version, _ in found), default=None)
-    return [content for version, content in found if version == newest]
+    current = [content for version, content in found if version == newest]
+    methods: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for content in current:
+        methods.setdefault(_method(content), []).append(content)
+    kept = {id(c) for records in methods.values() for c in one_digest(records, lambda c: c.get("weights_sha256"))[0]}
+    return [c for c in current if id(c) in kept], [c for c in current if id(c) not in kept]
+
+
+def _method(content: Mapping[str, Any]) -> tuple[str, str, str]:
+    return content["name"], content["target"], content["precision"]
 
 
 def _version(content: Mapping[str, Any]) -> tuple[int, int]:
@@ -281,6 +313,8 @@ def _budget(name: str, target: str, precision: str) -> str:
         return "-"
     if target == PEER:
         return "own weights"
+    if precision in _STONES:  # of any weights and training
+        return "-"
     card = weights.card(name) or {}
     stages = [card.get("training"), card.get("quantization", {}).get("training") if precision == "int8" else None]
     told = [f"{s['steps'] / 1000:g}k steps, {s['hours']:.2g} h" for s in stages if s and {"steps", "hours"} <= set(s)]
@@ -288,7 +322,8 @@ def _budget(name: str, target: str, precision: str) -> str:
     return " + QAT ".join(told) + (f", {device}" if device else "") if told else "-"
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """A number as text, "-" for None."""
     return "-" if value is None else f"{value:{form}}"
 
 

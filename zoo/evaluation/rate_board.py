@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
 from zoo.evaluation import bed
 from zoo.evaluation.bd import Delta, Points, bd_quality, bd_rate, decibels
+from zoo.evaluation.evidence import one_digest
 from zoo.evaluation.rate_records import BENCHMARK, KIND, mean_points
 
 LEVELS = tuple(bed.LEVELS)
@@ -65,9 +66,11 @@ class RateBoard:
 
     Attributes:
         found: label (:func:`label`) -> level -> contents of the evidence file.
+        left_out: label -> levels that were measured with other weights than those found.
     """
 
     found: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -127,10 +130,12 @@ class RateBoard:
         for name in self.names:
             floating = name.split()[0]
             integer = label(floating, "integer", "int8")
-            if name.endswith(" int8") and name != integer and integer in self.found:
+            if name.endswith(" int8") and name != integer and self._belong(name, integer, _digests):
                 lines.append(self._differences(name, integer))
             elif name != floating and floating in self.found:
-                lines.append(f"{name} against the same in float: {self._by_level(name, floating)}")
+                # A compressor's digest is that of its float weights in int8 too; its denoiser's is of the file that ran.
+                if self._belong(name, floating, lambda r: r.get("weights_sha256")):
+                    lines.append(f"{name} against the same in float: {self._by_level(name, floating)}")
                 if REFERENCE in self.found:
                     lines.append(
                         f"{name} against {REFERENCE}, the full-size reference, in float: {self._by_level(name, REFERENCE)}"
@@ -143,7 +148,14 @@ class RateBoard:
                 rates.append(f"{level} {both}")
             depths = " / ".join(f"{q:g}" for q in points["quality"])
             lines.append(f"{name}: the mosaic itself, {depths} bits a sample, bits per pixel: {', '.join(rates)}")
+        for name in self.found:
+            if levels := self.left_out.get(name):
+                lines.append(f"{name}: {', '.join(levels)} left out, measured with other weights; measure again")
         return lines
+
+    def _belong(self, name: str, other: str, digest: Callable[[Mapping[str, Any]], object]) -> bool:
+        """Whether there is evidence of both, of the same weights."""
+        return other in self.found and len({digest(r) for n in (name, other) for r in self.found[n].values()}) == 1
 
     def _by_level(self, name: str, other: str) -> str:
         pairs = ((level, self.against(name, other, level)) for level in self.levels(name))
@@ -180,7 +192,8 @@ class RateBoard:
 
 
 def read_board(folder: Path) -> RateBoard:
-    """All rate-distortion evidence in a folder, of the newest version that there is.
+    """All rate-distortion evidence in a folder, of the newest version that there is; a codec's levels are of one digest of
+    its weights, see :func:`zoo.evaluation.evidence.one_digest`.
 
     Raises:
         ZooError: a file that cannot be read.
@@ -194,13 +207,25 @@ def read_board(folder: Path) -> RateBoard:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ZooError(f"{path}: cannot be read as evidence ({error}); delete it and evaluate again") from error
     newest = max((version for version, _ in contents), default=None)
-    found: dict[str, dict[str, Any]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for version, content in contents:
         if version == newest:
-            found.setdefault(label(content["name"], content["target"], content["precision"]), {})[content["level"]] = (
-                content
-            )
-    return RateBoard(found)
+            groups.setdefault(label(content["name"], content["target"], content["precision"]), []).append(content)
+    found: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, list[str]] = {}
+    for name, records in groups.items():
+        kept, rest = one_digest(records, _digests)
+        found[name] = {r["level"]: r for r in kept}
+        if rest:
+            left_out[name] = sorted((r["level"] for r in rest), key=LEVELS.index)
+    return RateBoard(found, left_out)
+
+
+def _digests(record: Mapping[str, Any]) -> tuple[object, ...]:
+    """Of the weights that a codec ran: its own, of its quantised halves, and of what developed or denoised before it."""
+    settings = record.get("settings", {})
+    before, codec = settings.get("source") or {}, settings.get("codec") or {}
+    return record.get("weights_sha256"), before.get("weights_sha256"), *codec.get("halves_sha256", ())
 
 
 def label(name: str, target: str, precision: str) -> str:

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from zoo.evaluation.plot import new_figure, save
+from zoo.errors import ZooError
 from zoo.evaluation.rate_board import LEVELS, RateBoard
+
+SUFFIXES = (".png", ".svg")
 
 # One colour per picture codec; compressors, ours, take what is left and a thicker line.
 _COLOURS = {
@@ -35,7 +37,12 @@ def plot_rates(board: RateBoard, path: Path) -> None:
     Raises:
         ZooError: another suffix, matplotlib is not installed, or the file cannot be written.
     """
-    figure = new_figure(path, (12, 9))
+    check_suffix(path)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ZooError("plots need matplotlib: pip install 'raw-zoo[report]'") from error
+    figure: Any = Figure(figsize=(12, 9), dpi=100, layout="constrained")
     levels = [level for level in LEVELS if any(level in board.levels(n) for n in board.names)]
     grid: Any = figure.subplots(-(-len(levels) // 2), min(2, len(levels)), squeeze=False)
     styles = _styles(board.names)
@@ -62,7 +69,21 @@ def plot_rates(board: RateBoard, path: Path) -> None:
     }
     if drawn:
         figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=6, fontsize=8)
-    save(figure, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be written ({error.strerror}); choose another --plot") from error
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a plot that is neither PNG nor SVG.
+
+    Raises:
+        ZooError: it is neither.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ZooError(f"{path}: plots are {' or '.join(SUFFIXES)}; choose one of these suffixes")
 
 
 def _styles(names: list[str]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import math
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from zoo.evaluation import bed
 from zoo.evaluation.benchmarks import BENCHMARKS, get_benchmark
@@ -102,6 +102,10 @@ class QualityRecord(Evidence):
             "ms_per_mp": self.ms_per_mp(),
             "summary": self.summary(),
         }
+
+    def join(self, other: Self, leave: set[str]) -> None:
+        super().join(other, leave)
+        self.edge = self.edge or other.edge
 
     def check(self) -> None:
         super().check()

@@ -51,7 +51,7 @@ def evaluate(
                 growing.add(key, ImageScore.of(picture, digest, scores))
             if progress is not None:
                 progress()
-        if benchmark.edge and not record.edge:
+        if benchmark.edge and (fresh or not record.edge):  # a saved record may have taken the old one in
             record.edge, growing.changed = edge.measure(method, record.level), True
     return growing.result()
 

@@ -9,13 +9,11 @@ from zoo.files import replacing
 from zoo.models.registry import DEFAULT_MODEL
 from zoo.report import file_sections, quality_sections, runtime_sections
 from zoo.report.cards import card
-from zoo.report.charts import figure, scatter, standalone
 from zoo.report.choose import LEVEL, Shelf, choose
 from zoo.report.crops import comparisons
 from zoo.report.document import Section, Text
 from zoo.report.html import page
 from zoo.report.markdown import document, fill
-from zoo.report.quality_sections import board_points
 from zoo.report.records import not_repeatable, not_shipped, problems, read_records
 from zoo.report.tables import render
 
@@ -96,7 +94,7 @@ def rendered(root: Path, evidence: Path) -> dict[Path, str]:
             raise ZooError(f"{root / text}: {error.strerror}; run this in the project's folder") from error
         files[root / text] = fill(before, lambda name: render(name, evidence), str(text))
     files |= {root / CARDS / f"{name}.md": card(shelf, name) for name in (*shelf.models, *shelf.compressors)}
-    return files | {root / FRONTIER: _frontier(shelf)}
+    return files | {root / FRONTIER: quality_sections.drawing(shelf.board, Path(shelf.evidence.name, "quality"))}
 
 
 def update(root: Path, evidence: Path) -> list[Path]:
@@ -159,21 +157,6 @@ def _figures(shelf: Shelf) -> list[tuple[str, str, str]]:
             )
         )
     return found
-
-
-def _frontier(shelf: Shelf) -> str:
-    """The drawing of the README's first screen."""
-    panels = []
-    for cost, title in (
-        ("gmac_per_mp", "GMAC per megapixel"),
-        ("ms_per_mp", "ms per megapixel, one thread of the host"),
-    ):
-        points = [p for p, _ in board_points(shelf, cost)]
-        if points and shelf.board is not None:
-            best = {quality_sections.label(row) for row in shelf.board.frontier(cost)}
-            chosen = sorted((p for p in points if p.label in best), key=lambda p: (p.x, p.label))
-            panels.append(scatter(points, chosen, title, quality_sections.NOISY_DB))
-    return standalone(figure(panels, "PSNR against computation and time: this zoo, peers, classical methods"))
 
 
 def _read(path: Path) -> str | None:

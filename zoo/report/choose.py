@@ -173,8 +173,10 @@ def choose(evidence: Path) -> Table:
 def _row(shelf: Shelf, name: str, precision: str, use: str) -> Row:
     artifact = shelf.artifact(name, "litert", precision)
     score = shelf.score(name, "litert", precision, artifact)
-    timed = shelf.latency(name, "litert")
-    ms = None if timed is None else timed["ms_per_megapixel"] if precision == "int8" else fp32_ms_per_megapixel(timed)
+    timed = shelf.latency(name, "litert", precision=precision)
+    ms = None if timed is None else timed["ms_per_megapixel"]
+    if timed is None and precision == "fp32" and (timed := shelf.latency(name, "litert")):
+        ms = fp32_ms_per_megapixel(timed)
     cells = [
         f"**{name}** {precision}" if (name, precision) == (DEFAULT_MODEL, "int8") else f"{name} {precision}",
         number(score.psnr.get(LEVEL) if score else None, ".2f"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from zoo.evaluation.leaderboard import CLASSICAL, LEVELS, PEER
+from zoo.evaluation.leaderboard import CLASSICAL, LEVELS, PEER, Leaderboard, number
 from zoo.evaluation.leaderboard import Row as Ranked
-from zoo.report.charts import Line, Point, figure, frontier, lines, scatter
+from zoo.report.charts import Line, Point, figure, frontier, lines, scatter, standalone
 from zoo.report.choose import Shelf, fp32_ms_per_megapixel
 from zoo.report.document import Block, Chart, Row, Section, Table, Text, merged
 from zoo.report.quality_tables import (
@@ -16,15 +17,16 @@ from zoo.report.quality_tables import (
     LABELS,
     float_models,
     leaderboard,
-    number,
     quantization,
     rate_distortion,
+    row_files,
     row_sources,
 )
 from zoo.report.records import by_machine, of_kind
 
 NOISY_DB = "mean PSNR over the noisy levels, dB"
 _COSTS = (("gmac_per_mp", "GMAC per megapixel"), ("ms_per_mp", "ms per megapixel on the host, whole method"))
+_DRAWN = (("gmac_per_mp", "GMAC per megapixel"), ("ms_per_mp", "ms per megapixel, one thread of the host"))
 _DOTS = "Filled: on the frontier. Hollow: dominated, something else here is at least as good for less."
 
 
@@ -50,7 +52,7 @@ def _board_chart(shelf: Shelf, cost: str, title: str) -> Chart | None:
     if not points:
         return None
     assert shelf.board is not None
-    best = {label(row) for row in shelf.board.frontier(cost)}
+    best = _best(shelf.board, cost)
     rows = [
         Row(
             [p.label, f"{p.x:.4g}", f"{p.y:.2f}", "frontier" if p.label in best else "dominated"],
@@ -66,15 +68,38 @@ def _board_chart(shelf: Shelf, cost: str, title: str) -> Chart | None:
 
 def board_points(shelf: Shelf, cost: str) -> list[tuple[Point, list[str]]]:
     """Rows of the leaderboard that were measured on all pictures, with their records."""
-    if shelf.board is None:
-        return []
+    return [] if shelf.board is None else _points(shelf.board, cost, Path(shelf.evidence.name, "quality"))
+
+
+def drawing(board: Leaderboard | None, folder: Path) -> str:
+    """The frontiers against computation and against time, side by side: an SVG file, empty where nothing has a place.
+
+    Args:
+        board: what to draw; rows that lack pictures or a noisy level are left out.
+        folder: of its evidence, shown when a point is pointed at.
+    """
+    panels = []
+    if board is not None:
+        for cost, title in _DRAWN:
+            points, best = [p for p, _ in _points(board, cost, folder)], _best(board, cost)
+            if points:
+                panels.append(scatter(points, [p for p in _by_x(points) if p.label in best], title, NOISY_DB))
+    return standalone(figure(panels, "PSNR against computation and time: this zoo, peers, classical methods"))
+
+
+def _best(board: Leaderboard, cost: str) -> set[str]:
+    """Labels of the rows on a frontier."""
+    return {label(row) for row in board.frontier(cost)}
+
+
+def _points(board: Leaderboard, cost: str, folder: Path) -> list[tuple[Point, list[str]]]:
     found = []
-    for row in shelf.board.rows:
-        x, own = getattr(row, cost), shelf.board.own(row)
+    for row in board.rows:
+        x, own = getattr(row, cost), board.own(row)
         y = row.noisy_mean("psnr", own)
-        if x is None or y is None or own != shelf.board.pictures:
+        if x is None or y is None or own != board.pictures:
             continue
-        files = row_sources(shelf.evidence, row)
+        files = row_files(folder, row)
         name = label(row)
         found.append((Point(x, y, name, kind(row), f"{name}: {y:.2f} dB, {x:.4g} ({', '.join(merged(files))})"), files))
     return found

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
 from zoo.evaluation import leaderboard as ranking
-from zoo.evaluation.leaderboard import CLASSICAL, LEVELS, PEER, NoEvidence, Values, read_evidence, read_leaderboard
-from zoo.evaluation.rate_board import ANCHORS, RateBoard, read_board
+from zoo.evaluation.leaderboard import (
+    CLASSICAL,
+    LEVELS,
+    PEER,
+    NoEvidence,
+    Values,
+    number,
+    read_evidence,
+    read_leaderboard,
+)
+from zoo.evaluation.rate_board import ANCHORS, read_board
 from zoo.models.registry import DEFAULT_MODEL, get_spec
 from zoo.report.document import Row, Table
 
@@ -36,12 +46,21 @@ INT8 = {
 
 def source(evidence: Path, method: Method, level: str, benchmark: str = "bayer") -> str:
     """The file that holds what a method scored at a level, as it is shown."""
-    return f"{evidence.name}/quality/{benchmark}-{'-'.join(method)}-{level}.json"
+    return _file(Path(evidence.name, "quality"), method, level, benchmark)
 
 
 def row_sources(evidence: Path, row: ranking.Row) -> list[str]:
     """The files that a row of the leaderboard comes from."""
-    return [source(evidence, (row.name, row.target, row.precision), level) for level in row.levels]
+    return row_files(Path(evidence.name, "quality"), row)
+
+
+def row_files(folder: Path, row: ranking.Row) -> list[str]:
+    """The same, where the quality evidence lies in any folder."""
+    return [_file(folder, (row.name, row.target, row.precision), level) for level in row.levels]
+
+
+def _file(folder: Path, method: Method, level: str, benchmark: str = "bayer") -> str:
+    return str(folder / f"{benchmark}-{'-'.join(method)}-{level}.json")
 
 
 def quality(evidence: Path) -> dict[Method, dict[str, Values]]:
@@ -174,7 +193,7 @@ def rate_distortion(evidence: Path, only: str = "") -> Table:
     """Codecs against the two anchors, on curves of means; see :mod:`zoo.evaluation.rate_board`. ``only``: one of ours."""
     board = read_board(evidence / "rate-distortion")
     if only:
-        board = RateBoard({n: found for n, found in board.found.items() if n.split()[0] == only or n in ANCHORS})
+        board = replace(board, found={n: r for n, r in board.found.items() if n.split()[0] == only or n in ANCHORS})
     rows = []
     for name in board.names:
         cells = []
@@ -208,11 +227,6 @@ def mean(values: Sequence[float], form: str, most: int | None = None) -> str:
     """The mean as text, with the number of pictures where it is fewer than ``most``."""
     fewer = "" if most is None or len(values) == most else f" ({len(values)} pictures)"
     return f"{statistics.fmean(values):{form}}{fewer}" if values else "-"
-
-
-def number(value: float | None, form: str) -> str:
-    """A number as text, "-" for None."""
-    return "-" if value is None else f"{value:{form}}"
 
 
 def _source(evidence: Path, r: dict[str, Any]) -> str:

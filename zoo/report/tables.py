@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from zoo.evaluation.leaderboard import number
 from zoo.report import quality_tables
 from zoo.report.document import Row, Table
 from zoo.report.markdown import table as as_markdown
@@ -31,7 +33,7 @@ def _latency_row(r: Record, tell_precision: bool) -> list[str]:
         f"{r['ms_per_megapixel']:.1f}",
         f"{r['speedup_over_fp32']:.2f}x" if r.get("speedup_over_fp32") else "-",
         f"{r['share_of_int8_peak']:.0%}" if r.get("share_of_int8_peak") else "-",
-        quality_tables.number(r.get("peak_rss_mb"), ".0f"),
+        number(r.get("peak_rss_mb"), ".0f"),
     ]
 
 
@@ -66,16 +68,20 @@ def parity(r: Record) -> str:
     )
 
 
-def photos(evidence: Path) -> list[Table]:
-    """Whole photos: time and memory against size; one table per machine."""
+def photos(evidence: Path, commands: bool = True) -> list[Table]:
+    """Whole photos: time and memory against size; one table per machine, with what made it unless ``commands`` is off."""
 
     def cells(r: Record) -> list[str]:
         numbers = (f"{r['seconds']:.1f}", f"{r['seconds_per_mp']:.2f}", f"{r['peak_rss_mb']:.0f}")
-        return [f"{r['megapixels']:.1f}", r["runtime"], *numbers]
+        return [f"{r['megapixels']:.1f}", r["runtime"], str(r["threads"]), *numbers]
 
     records = of_kind(read_records(evidence), "photo")
-    head = ["MP", "runtime", "seconds", "s/MP", "peak RSS, MB"]
-    return _per_machine(records, head, cells, lambda r: (r["runtime"], r["megapixels"]))
+    head = ["MP", "runtime", "threads", "seconds", "s/MP", "peak RSS, MB"]
+    made = _per_machine(records, head, cells, lambda r: (r["runtime"], r["threads"], r["megapixels"]))
+    if not commands:
+        return made
+    used = {t.title: dict.fromkeys(r["command"] for r in records if r.machine == t.title) for t in made}
+    return [replace(t, notes=[f"command: `{c}`" for c in used[t.title]]) for t in made]
 
 
 def _per_machine(
@@ -109,7 +115,7 @@ TABLES: dict[str, Callable[[Path], Table | list[Table]]] = {
     "rate_distortion": quality_tables.rate_distortion,
     "latency": latency,
     "artifacts": artifacts,
-    "photos": photos,
+    "photos": partial(photos, commands=False),
 }
 
 
