@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from export import digest_of, load_source, profilers, target_module, versions
-from export.benchmark import host, input_of, spread
+from export import load_source, profilers, target_module, versions
+from export.benchmark import check_counts, contents, digests, host, input_of, spread
 from export.target import example_input, quiet
-from zoo.errors import ZooError
+from export.verify import target_of
+from quantize.integer import operator_name
 
 SLOWEST = 5
 
@@ -73,10 +74,7 @@ def profile(path: Path, *, threads: int = 1, warmup_runs: int = 5, num_runs: int
     Raises:
         ZooError: no artefact of this zoo, Core ML, or this system lacks what the runtime's profiler needs.
     """
-    from export.verify import target_of
-
-    if num_runs < 1 or warmup_runs < 0 or threads < 1:
-        raise ZooError("threads and runs must be at least 1")
+    check_counts(threads, warmup_runs, num_runs)
     target = target_of(path)
     method = profilers.method_of(target, path)
     module = target_module(target)
@@ -100,12 +98,8 @@ def profile(path: Path, *, threads: int = 1, warmup_runs: int = 5, num_runs: int
         rows.append(row)
     return {
         "artifact": path.name,
-        "sha256": digest_of(path),
-        "weights_sha256": metadata["weights_sha256"],
-        "model": metadata["model"],
-        "target": target,
-        "precision": metadata["precision"],
-        "tile": int(metadata["tile"]),
+        **digests(path, metadata),
+        **contents(metadata),
         "threads": threads,
         "warmup_runs": warmup_runs,
         "num_runs": num_runs,
@@ -132,7 +126,7 @@ def layers(metadata: dict[str, str]) -> tuple[list[Layer], tuple[int, ...]]:
     found: list[Layer] = []
     last = ""
     for node in graph.nodes:
-        kind = _ATEN.get(str(node.target).removeprefix("aten.").split(".")[0]) if node.op == "call_function" else None
+        kind = _ATEN.get(operator_name(node)) if node.op == "call_function" else None
         if kind is None:
             continue
         if "convolution" in kind:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
+from quantize.integer import operator_name as name_of
+
 Program = torch.export.ExportedProgram
 
 # Operators that the recipe gives no scales, and their names in ONNX.
@@ -36,11 +38,6 @@ UNSCALED = {
     "upsample_nearest2d": ("Resize",),
     "view_as": ("Reshape",),
 }
-
-
-def name_of(node: fx.Node) -> str:
-    """``aten.leaky_relu.default`` -> ``leaky_relu``."""
-    return str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
 
 
 def _constants(program: Program) -> set[str]:

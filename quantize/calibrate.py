@@ -35,7 +35,7 @@ def calibrate(
 
     Args:
         prepared: graph from :func:`quantize.recipe.prepare`.
-        inputs: network inputs ``[N, 12, h, w]``; real or synthetic raws, never random tensors.
+        inputs: network inputs ``[N, C, h, w]``; real or synthetic raws, never random tensors.
         shown: what is made of the network's output and has an error to speak of.
         input_range, output_range: of the network's input and output where they are agreed, not searched.
 

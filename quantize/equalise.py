@@ -26,11 +26,11 @@ def equalise(model: nn.Module, inputs: Iterable[Tensor]) -> nn.Module:
     """A copy of ``model`` whose channels inside reach as far as the widest of their tensor, by a factor of 8 at most.
 
     Channels that are added, or read by several layers, have one factor together: the largest that widens none of the tensors that
-    layers read. What the network is fed and what it gives is left alone, as is what goes through anything but convolutions, ReLU,
-    sums and concatenation.
+    layers read. What the network is fed and what it gives is left alone, as is what goes into or comes out of anything but
+    convolutions without groups, ReLU, sums and concatenation.
 
     Args:
-        model: convolutions (without groups), each called once.
+        model: convolutions, each called once.
         inputs: of the network, float32 ``[N, C, h, w]``; raws of every noise level.
     """
     graph = fx.symbolic_trace(copy.deepcopy(model).eval())
@@ -40,7 +40,7 @@ def equalise(model: nn.Module, inputs: Iterable[Tensor]) -> nn.Module:
         classes.visit(node, layers.get(node))
     factors = classes.factors(_ranges(graph, layers, inputs))
     for node, layer in layers.items():
-        if isinstance(layer, _CONVS):
+        if isinstance(layer, _CONVS) and layer.groups == 1:  # around others all factors are 1
             made, read = factors[node][:, None, None, None], factors[node.all_input_nodes[0]][None, :, None, None]
             if isinstance(layer, nn.ConvTranspose2d):
                 made, read = made.transpose(0, 1), read.transpose(0, 1)

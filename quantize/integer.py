@@ -74,7 +74,7 @@ class IntegerNetwork:
         return float(next(iter(placeholder.users)).args[1])
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """float32 ``[N, 12, h, w]`` -> float32 ``[N, 12, h, w]``, the values that a runtime with float I/O returns."""
+        """float32 ``[N, C_in, h, w]`` -> float32 ``[N, C_out, H, W]``, the values that a runtime with float I/O returns."""
         result = self._run(torch.from_numpy(np.ascontiguousarray(x, np.float32)))
         return (result.values - result.zero).to(torch.float32).numpy() * np.float32(result.scale)
 
@@ -107,7 +107,7 @@ class IntegerNetwork:
             return _Weight(args[0].to(torch.int32), args[1].numpy().astype(np.float32))
         if "quantize_per_tensor" in name:
             return self._quantize(args[0], float(args[1]), int(args[2]), values)
-        if name.split(".")[1].rstrip("_") == "relu":  # not leaky_relu, not prelu
+        if operator_name(node) == "relu":
             return _Pending(args[0].node, relu=True)
         if any(kind in name for kind in ("conv2d", "conv_transpose2d", "add.Tensor", "cat.default")):
             return _Pending(node, relu=False)
@@ -142,6 +142,11 @@ class IntegerNetwork:
         factor = torch.from_numpy(product / np.float32(scale)).view(1, -1, 1, 1)
         q = torch.round(acc.to(torch.float32) * factor).clamp(low - zero, 127 - zero) + zero
         return Quantized(q.to(torch.int32), scale, zero)
+
+
+def operator_name(node: fx.Node) -> str:
+    """What a node computes, without overload and whether in place: ``relu`` for ``aten.relu_.default``."""
+    return str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
 
 
 def attribute(graph: fx.GraphModule, node: fx.Node) -> Tensor:

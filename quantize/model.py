@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, fx, nn
 from quantize.integer import IntegerNetwork, attribute
 from quantize.recipe import PerChannelFakeQuantize, fake_quantizers, prepare
 from zoo.errors import ZooError
+from zoo.files import replacing
 from zoo.models.contracts import contract_of
 
 FORMAT = 1
@@ -64,16 +64,18 @@ class QuantizedModel:
         return IntegerNetwork(self.graph(fold=True))
 
     def save(self, folder: Path) -> Path:
-        """Write ``<name>[-<half>]-<recipe>.safetensors`` (tensors and facts) into ``folder``; returns its path."""
-        from safetensors.torch import save_file
+        """Write ``<name>[-<half>]-<recipe>.safetensors`` (tensors and facts) into ``folder``; returns its path.
+
+        Raises:
+            ZooError: the system refuses it.
+        """
+        from safetensors.torch import save
 
         path = folder / f"{'-'.join(part for part in (self.name, self.half, self.recipe) if part)}.safetensors"
         tensors = {k: v.detach().contiguous().clone() for k, v in self.prepared.state_dict().items()}
         meta = {"format": FORMAT, "name": self.name, "recipe": self.recipe, "facts": self.facts, "half": self.half}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"quantized_model": json.dumps(meta, sort_keys=True)})
-        temporary.replace(path)
+        with replacing(path, parents=True) as made:
+            made.write_bytes(save(tensors, {"quantized_model": json.dumps(meta, sort_keys=True)}))
         return path
 
     @classmethod

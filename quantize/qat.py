@@ -22,7 +22,9 @@ from zoo.data.synth import RawSynthesizer
 from zoo.errors import ZooError
 from zoo.models.contracts import Contract, contract_of
 from zoo.models.registry import check_int8
+from zoo.training import distributed
 from zoo.training.config import TrainConfig
+from zoo.training.machine import StoppedError
 from zoo.training.trainer import CHECKPOINT, Trainer
 
 CALIBRATION_BATCHES = 24
@@ -49,7 +51,7 @@ def post_training(name: str, model: nn.Module, pool: ImagePool, config: TrainCon
     """
     check_int8(name)
     start = state_sha256(model)
-    inputs = list(_calibration_inputs(contract_of(model, name), pool, config))
+    inputs = list(calibration_inputs(contract_of(model, name), pool, config, CALIBRATION_BATCHES))
     prepared = prepare(equalise(model, inputs[:EQUALISING_BATCHES]))
     extremes = calibrate(prepared, inputs)
     facts = {"start_sha256": start, **calibration_facts(extremes, pool, config)}
@@ -95,21 +97,42 @@ def finetune(
     The ranges stay because they were searched for the smallest error, which the extremes of a batch are not. Weight scales
     follow the weights.
     """
-    trainer = Trainer(start.prepared, config, pool, folder)
+    facts = trained(Trainer(start.prepared, config, pool, folder), time_budget, "validation_psnr_db")
+    return QuantizedModel(start.name, "qat", start.prepared, start.facts | facts)
+
+
+def trained(trainer: Trainer, time_budget: float, validation: str) -> dict[str, Any]:
+    """Run a trainer and leave the averaged weights in its model.
+
+    Args:
+        trainer: of a prepared graph, or a compressor of two.
+        time_budget: in seconds.
+        validation: what the last validation's scores are called.
+
+    Returns:
+        what a :class:`QuantizedModel` records of it.
+
+    Raises:
+        StoppedError: a signal ended it before its last step; the checkpoint is there.
+    """
     scores = trainer.run(time_budget)
+    if trainer.stopped:
+        raise StoppedError(trainer.stopped, trainer.step, trainer.config.steps)
     trainer.load_average()
-    training = {
-        "steps": trainer.step,
-        "hours": round(trainer.seconds / 3600, 3),
-        "config": dataclasses.asdict(config),
-        "validation_psnr_db": {k: round(v, 3) for k, v in scores.items()},
+    return {
+        "training": {
+            "steps": trainer.step,
+            "hours": round(trainer.seconds * distributed.size() / 3600, 3),
+            "config": dataclasses.asdict(trainer.config),
+            validation: {k: round(v, 3) for k, v in scores.items()},
+        }
     }
-    return QuantizedModel(start.name, "qat", start.prepared, start.facts | {"training": training})
 
 
-def _calibration_inputs(contract: Contract, pool: ImagePool, config: TrainConfig) -> Iterator[Tensor]:
+def calibration_inputs(contract: Contract, pool: ImagePool, config: TrainConfig, batches: int) -> Iterator[Tensor]:
+    """Batches of synthetic raws as a network is fed them, the same for the same seed."""
     synthesizer = RawSynthesizer(pool, config.patch, config.noise)
     generator = torch.Generator().manual_seed(config.seed + 1)
-    for _ in range(CALIBRATION_BATCHES):
+    for _ in range(batches):
         raws = synthesizer.batch(config.batch, generator)
         yield contract.encode(raws.planes, raws.shot, raws.read, raws.wb, raws.cfa)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from quantize.integer import attribute
+from quantize.integer import attribute, operator_name
 from quantize.model import QuantizedModel
 
 _CONVS = ("conv2d", "conv_transpose2d")
@@ -151,12 +151,7 @@ def describe(node: fx.Node) -> str:
     if _is_conv(node):
         return str(_origin(node.args[1]).target).rsplit(".", 1)[0]
     parts = [describe(_origin(a)) for a in node.all_input_nodes]
-    return f"{_operator(node)}({', '.join(parts)})"
-
-
-def _operator(node: fx.Node) -> str:
-    """``aten.add.Tensor`` -> ``add``."""
-    return str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
+    return f"{operator_name(node)}({', '.join(parts)})"
 
 
 def _unsnapped(graph: fx.GraphModule, model: QuantizedModel) -> dict[fx.Node, Tensor]:

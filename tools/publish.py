@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import weights
 from zoo.errors import ZooError, one_line
+from zoo.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
     from zoo.models.bayer_codec import BayerCodec
     from zoo.training.config import TrainConfig
 
-DATA_LICENCES = (
-    "283 pictures: 100 CC BY-SA 4.0 (CID22), 86 from L. Condat's image database (free for research), 31 CC0, 34 Unsplash "
-    "licence, 32 others free to use (Wikimedia, NASA, desktop wallpapers; CC BY-SA, CC BY, public domain); 8 HDR bands of "
-    "Poly Haven (CC0)"
-)
-
-
 _FITTED_PATCH = 512  # sensor pixels: the tiles of files have that many
 _COUNTED_RAWS = 40  # per noise level, at five qualities: 819,200 positions
 _HELD_RAWS = 8
@@ -42,7 +35,7 @@ _HELD_RAWS = 8
 _RANGE_BATCHES = 60
 
 
-def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = None) -> Path:
+def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = None, licences: str | None = None) -> Path:
     """Write ``<name>.safetensors`` (averaged weights) and ``<name>.yaml`` from a run's checkpoint.
 
     In float32, and the references in float16, in which 10 million parameters are 20 MB.
@@ -51,25 +44,34 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
         run: folder of the run.
         folder: where to.
         data: the run's training pictures, which a compressor's tables are counted on; None for where the run had them.
+        licences: of those pictures, for the card; None for what a card that ships says of the same ones.
 
     Returns:
         path of the weights.
 
     Raises:
-        ZooError: no usable checkpoint; for a compressor no pictures, or a run that has diverged.
+        ZooError: no usable checkpoint, or one of a run that is not done; pictures that no card knows; for a compressor no
+            pictures, or a run that has diverged.
     """
     import json
 
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    from zoo.codec.learned import save_tables
+    from zoo.codec.tables import save_tables
     from zoo.models.registry import get_spec, halves
-    from zoo.training.trainer import CHECKPOINT, read_checkpoint
+    from zoo.training.checkpoint import CHECKPOINT, read_checkpoint, unfinished
     from zoo.training.transfer import averaged, spent
 
     tensors, meta = read_checkpoint(run / CHECKPOINT)
+    if lacks := unfinished(meta):
+        raise ZooError(
+            f"{run}: {lacks}; run `zoo train` again to go on, or with --steps {meta['step']} to let it end there"
+        )
     name = meta["config"]["model"]
     codec = get_spec(name).codec
+    licences = licences or _known_licences(meta["data_sha256"])
+    if not licences:
+        raise ZooError(f"{run}: no card knows the pictures that it was trained on; give --licences TEXT for its card")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     average = {k: v.contiguous() for k, v in averaged(tensors).items()}
     if not get_spec(name).int8:
@@ -77,10 +79,9 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     facts: dict[str, Any] = {}
     if codec:  # before anything is written: it is what may fail
         average, entropy, gains, facts = _make_tables(name, average, meta, data)
-    file = folder / f"{name}.safetensors"
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    save_file(average, temporary)
-    earlier = _replace(temporary, file, name)
+    with replacing(file := folder / f"{name}.safetensors") as made:
+        made.write_bytes(save(average))
+        earlier = _earlier(made, file, name)
     files, task = [file], "demosaicing" if get_spec(name).task == "demosaic" else "joint denoising and demosaicing"
     if codec:
         save_tables(folder / weights.tables_path(name).name, entropy, gains)
@@ -93,7 +94,7 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
         {
             "description": f"{name}: {task}, float weights (moving average).",
             "licence": "Apache-2.0",
-            "data": {"sha256": meta["data_sha256"], "licences": DATA_LICENCES},
+            "data": {"sha256": meta["data_sha256"], "licences": licences},
             "training": {
                 **spent(meta),  # the leaderboard tells the whole budget, also of a warm start
                 "device": meta["device"],
@@ -110,16 +111,27 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     return file
 
 
+def _known_licences(digest: str) -> str | None:
+    """Of pictures with which weights that ship were trained."""
+    from zoo.models.registry import list_models
+
+    for card in map(weights.card, list_models()):
+        known = (card or {}).get("data", {})
+        if known.get("sha256") == digest:
+            return str(known["licences"])
+    return None
+
+
 def _make_tables(
     name: str, state: dict[str, Tensor], meta: dict[str, Any], data: Path | None
 ) -> tuple[dict[str, Tensor], EntropyTables, npt.NDArray[np.float64], dict[str, Any]]:
-    """Weights as they ship, and what :func:`zoo.codec.learned.fit_tables` makes for them."""
-    from zoo.codec.learned import fit_tables
+    """Weights as they ship, and what :func:`zoo.training.tables.fit_tables` makes for them."""
     from zoo.data.pool import ImagePool
     from zoo.models.bayer_codec import BayerCodec, Decoder
     from zoo.models.compressor import Compressor, merge_twins
     from zoo.models.registry import create_model
     from zoo.training.config import TrainConfig, parse
+    from zoo.training.tables import fit_tables
     from zoo.training.trainer import trained_on
 
     model = create_model(name)
@@ -190,15 +202,19 @@ def publish_quantized(source: Path, *, folder: Path = weights.FOLDER) -> Path:
     """Copy a quantised model of `zoo quantize` beside its float weights and note it on the card.
 
     Raises:
-        ZooError: there are no float weights, or they are not those that it was made from.
+        ZooError: there are no float weights, or they are not those that it was made from; fine-tuning that is not done.
     """
     from safetensors.torch import load_file
 
     from quantize import QuantizedModel
     from quantize.qat import state_sha256
     from zoo.models.registry import create_model
+    from zoo.training.checkpoint import unfinished
 
     model = QuantizedModel.load(source)
+    training = model.facts.get("training")
+    if training and (lacks := unfinished({"step": training["steps"], "config": training["config"]})):
+        raise ZooError(f"{source}: {lacks}; run `zoo quantize` again to go on")
     if (facts := weights.card(model.name, folder)) is None:
         raise ZooError(f"{model.name}: publish its float weights first")
     network = create_model(model.name)
@@ -206,16 +222,17 @@ def publish_quantized(source: Path, *, folder: Path = weights.FOLDER) -> Path:
     if model.facts.get("start_sha256") != state_sha256(network):
         raise ZooError(f"{source}: was made from other float weights than {model.name} has; quantise those")
     file = folder / weights.path(model.name, quantized=True, half=model.half).name
-    shutil.copyfile(source, temporary := file.with_name(f".{file.name}.{os.getpid()}"))
-    earlier = _replace(temporary, file, model.name)
+    with replacing(file) as made:
+        shutil.copyfile(source, made)
+        earlier = _earlier(made, file, model.name)
     record = {"recipe": model.recipe, **model.facts}
     noted = {"quantization": {**facts.get("quantization", {}), model.half: record} if model.half else record}
     _update_card(folder, model.name, [file], facts | noted | earlier)
     return file
 
 
-def _replace(made: Path, file: Path, name: str) -> dict[str, dict[str, list[str]]]:
-    """Move a file to where it ships. What the card then says of files before it that hold the same layers: times measured with
+def _earlier(made: Path, file: Path, name: str) -> dict[str, dict[str, list[str]]]:
+    """What the card says of files before ``made``, which is to replace ``file``, that hold the same layers: times measured with
     them still hold.
     """
     before = weights.card(name, file.parent) or {}
@@ -224,7 +241,6 @@ def _replace(made: Path, file: Path, name: str) -> dict[str, dict[str, list[str]
         earlier.pop(file.name, None)
     elif file.read_bytes() != made.read_bytes():
         earlier.setdefault(file.name, []).append(hashlib.sha256(file.read_bytes()).hexdigest())
-    made.replace(file)
     return {"earlier": earlier}
 
 
@@ -243,9 +259,8 @@ def _update_card(folder: Path, name: str, files: list[Path], facts: dict, gone: 
     before = (weights.card(name, folder) or {}).get("sha256", {})
     digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     facts["sha256"] = {**{k: v for k, v in before.items() if k not in gone}, **digests}
-    temporary = folder / f".{name}.yaml.{os.getpid()}"
-    temporary.write_text(yaml.safe_dump(facts, sort_keys=False, width=120))
-    temporary.replace(folder / f"{name}.yaml")
+    with replacing(folder / f"{name}.yaml") as made:
+        made.write_text(yaml.safe_dump(facts, sort_keys=False, width=120))
 
 
 if __name__ == "__main__":
@@ -255,11 +270,14 @@ if __name__ == "__main__":
     parser.add_argument(
         "--data", type=Path, help="training pictures of a compressor's run (default: where it had them)"
     )
+    parser.add_argument(
+        "--licences", help="of the training pictures, for the card (default: what shipped cards say of the same ones)"
+    )
     arguments = parser.parse_args()
     if arguments.run is None and arguments.quantized is None:
         parser.error("nothing to publish; give a run or --quantized FILE")
     with one_line():
         if arguments.run:
-            print(publish(arguments.run, data=arguments.data))
+            print(publish(arguments.run, data=arguments.data, licences=arguments.licences))
         if arguments.quantized:
             print(publish_quantized(arguments.quantized))

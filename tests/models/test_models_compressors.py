@@ -14,7 +14,7 @@ from zoo.models.compressor import ANCHORS, Compressor, merge_twins
 from zoo.models.contracts import get_contract
 from zoo.models.contracts.bayer_codec import CONTRACT as DISPLAY
 from zoo.models.denoise_compress import Denoised, DenoiseThenCompress
-from zoo.models.priors import ManyPriors, cheapest, cost_table, index_bits, position_costs
+from zoo.models.priors import ManyPriors, bits_of, cost_table, mass, position_costs
 from zoo.models.registry import check_compressor, check_int8, create_model, derive_spec, get_spec, list_models
 from zoo.models.utnet import CompactUtNet
 
@@ -203,24 +203,19 @@ def test_priors_are_densities_and_the_table_is_their_bits() -> None:
         for parameter in priors.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
         at = torch.arange(-200, 201).view(1, 1, -1).float()
-        mass = priors.probability(at - 0.5, at + 0.5)
-        assert mass.shape == (5, 3, 401)
-        assert torch.allclose(mass.sum(-1), torch.ones(5, 3), atol=1e-3)
+        every = priors.densities((..., None))
+        share = mass(at, every)
+        assert share.shape == (5, 3, 401)
+        assert torch.allclose(share.sum(-1), torch.ones(5, 3), atol=1e-3)
         symbols = torch.randint(-8, 9, (2, 3, 4, 5)).float()
-        bits = priors.bits(symbols)
-        by_hand = sum(-torch.log2(mass[:, c, symbols[:, c].long() + 200] + 1e-10) for c in range(3))
-        assert torch.allclose(bits, by_hand.transpose(0, 1), atol=1e-3)
-        table = cost_table(priors, 8)
-        costs = position_costs(symbols, table).view(2, 4, 5, 5).permute(0, 3, 1, 2)
-        assert torch.allclose(costs, bits, atol=1e-3)
-        values, index = cheapest(bits)
-        assert torch.equal(values, bits.gather(1, index[:, None])[:, 0])
-        assert priors.bits(torch.full((1, 3, 1, 1), 1e6)).max() <= 3 * 50
-
-
-def test_index_bits_are_the_entropy_of_the_map() -> None:
-    index = torch.tensor([[[0, 1], [2, 3]], [[5, 5], [5, 5]], [[0, 0], [1, 1]]])
-    assert index_bits(index, 8).tolist() == pytest.approx([8.0, 0.0, 4.0])
+        by_hand = sum(-torch.log2(share[:, c, symbols[:, c].long() + 200] + 1e-10) for c in range(3))
+        costs = position_costs(symbols, cost_table(priors, 8))
+        assert torch.allclose(costs.view(2, 4, 5, 5).permute(3, 0, 1, 2), by_hand, atol=1e-3)
+        assert 30 < bits_of(torch.full((1, 3, 1), 1e6), every).min() <= 50  # where no mass is left
+        # As training counts: each position under one prior of its own.
+        chosen = torch.randint(5, (40,))
+        own = bits_of(symbols.permute(0, 2, 3, 1).reshape(-1, 3), priors.densities(chosen)).sum(1)
+        assert torch.allclose(own, costs.gather(1, chosen[:, None])[:, 0], atol=1e-3)
 
 
 def test_compressors_are_kept_from_where_a_denoiser_is_needed() -> None:

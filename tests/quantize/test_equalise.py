@@ -27,6 +27,20 @@ class Branches(nn.Module):
         return self.last(F.relu(self.free(F.avg_pool2d(F.relu(self.wide(joined)), 2))))
 
 
+class Grouped(nn.Module):
+    """Depthwise and grouped layers among others, whose channels are left as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.deep = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.free, self.some = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.up, self.last = nn.ConvTranspose2d(8, 4, 2, stride=2, groups=2), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.some(F.relu(self.free(F.relu(self.deep(F.relu(self.first(x))))))))
+        return self.last(F.relu(self.up(y)))
+
+
 def spread(model: nn.Module, seed: int = 0) -> nn.Module:
     """Its channels made unlike by factors from 1/4 to 4, layer by layer."""
     generator = torch.Generator().manual_seed(seed)
@@ -57,8 +71,9 @@ def widths(model: nn.Module, layer: str, x: Tensor) -> Tensor:
         (lambda: Encoder(CompactUtNet((8, 8), (1, 1), (1,), 4), 16), 12),
         (lambda: Decoder(16, 8, (4, 4)), 16),
         (Branches, 3),
+        (Grouped, 3),
     ],
-    ids=["utnet-n", "utnet-l", "encoder", "decoder", "branches"],
+    ids=["utnet-n", "utnet-l", "encoder", "decoder", "branches", "grouped"],
 )
 def test_a_network_computes_what_it_did(make: object, channels: int) -> None:
     torch.manual_seed(0)

@@ -1,6 +1,9 @@
 """Quantisation as a value: ranges, saving and loading, the integer reference. (Runtimes: tests/export.)"""
 
 import copy
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from export.verify import LEVELS, encode_centre
 from quantize import QuantizedModel
 from quantize.calibrate import calibrate, disagreement
-from quantize.integer import _accumulate, fixed_point_add
+from quantize.integer import _accumulate, fixed_point_add, operator_name
 from quantize.model import snap_biases
 from quantize.qat import claim, post_training
 from quantize.recipe import prepare
@@ -149,6 +152,23 @@ def test_a_network_with_leaky_relu_has_no_integer_reference() -> None:
     calibrate(prepared, scene(64))
     with pytest.raises(NotImplementedError, match="leaky_relu"):
         QuantizedModel("utnet-n", "ptq", prepared).integer()(scene(64)[0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        (torch.ops.aten.relu_.default, "relu"),
+        (torch.ops.aten.leaky_relu.default, "leaky_relu"),
+        (torch.ops.aten.conv_transpose2d.input, "conv_transpose2d"),
+    ],
+)
+def test_operators_have_one_name_each(target: Callable[..., torch.Tensor], name: str) -> None:
+    assert operator_name(torch.fx.Graph().call_function(target)) == name
+
+
+def test_the_doctor_needs_no_torchao() -> None:
+    code = "import sys, export.doctor, quantize; sys.exit('torchao' in sys.modules or 'IntegerNetwork' not in dir(quantize))"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_calibration_beats_the_full_range(model: torch.nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Synthetic raws, configuration, and a loop that can be stopped at any moment."""
 
+import errno
 import json
 import os
 import re
@@ -76,6 +77,13 @@ def test_validation_takes_pictures_that_hold_a_training_patch_alone(tmp_path: Pa
     images = [torch.randint(0, 15000, (70 + n, 150, 3), dtype=torch.int32).to(torch.uint16) for n in range(12)]
     trainer = Trainer(tiny(), config(), ImagePool(images, ""), tmp_path)
     assert {tuple(b.planes.shape) for b in trainer.validation.values()} == {(24, 4, 24, 24)}  # 48: 16 and 6 divide it
+
+
+def test_progress_ends_with_pictures_that_are_left_out(pictures: Path) -> None:
+    told: list[tuple[int, int]] = []
+    pool = ImagePool.from_folder(pictures, min_side=230, progress=lambda *at: told.append(at))
+    assert len(pool) == 4 and sorted(pictures.iterdir())[-1].name == "hdr.npz"  # which is too small
+    assert told == [(n, 5) for n in range(6)]
 
 
 def test_pool_refuses_held_out_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +234,23 @@ def test_kill_and_resume_through_the_cli(pictures: Path, tmp_path: Path) -> None
     assert json.loads(result.stdout.splitlines()[-1])["psnr"]["mean"] > 0
     assert read_checkpoint(checkpoint)[1]["step"] > reached
     assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".") and str(os.getpid()) in p.name]
+
+
+def test_a_full_disk_leaves_the_checkpoint_of_before(
+    pool: ImagePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(tiny(), config(), pool, tmp_path)
+    trainer.save()
+    trainer._train_step()
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ZooError, match=r"cannot be written \(No space left on device\); choose a folder with space"):
+        trainer.save()
+    assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]
+    assert read_checkpoint(tmp_path / CHECKPOINT)[1]["step"] == 0
 
 
 def test_another_models_folder_is_refused(pool: ImagePool, tmp_path: Path) -> None:

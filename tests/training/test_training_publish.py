@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tools.publish import publish
+from quantize import QuantizedModel
+from tools.publish import publish, publish_quantized
 from zoo import weights
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
@@ -31,7 +33,7 @@ def test_the_card_counts_the_steps_of_the_weights_it_started_from(tmp_path: Path
     save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
     (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
     for _ in range(2):  # once more, and it must not count twice
-        publish(tmp_path, folder=tmp_path)
+        publish(tmp_path, folder=tmp_path, licences="none")
         training = yaml.safe_load((tmp_path / "utnet-n.yaml").read_text())["training"]
         assert training["steps"] == (510 if before else 10)
         assert training["hours"] == (1.25 if before else 1.0)
@@ -48,10 +50,10 @@ def test_int8_weights_of_other_float_weights_are_none_any_more(tmp_path: Path, m
     )
     weights.verified("utnet-n", quantized=True)
     with pytest.raises(FileNotFoundError):  # without a log nothing is replaced
-        publish(tmp_path, folder=tmp_path)
+        publish(tmp_path, folder=tmp_path, licences="none")
     assert not (tmp_path / "utnet-n.safetensors").exists()
     (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
-    publish(tmp_path, folder=tmp_path)
+    publish(tmp_path, folder=tmp_path, licences="none")
     assert weights.verified("utnet-n")
     with pytest.raises(ZooError, match="no quantised weights ship"):
         weights.verified("utnet-n", quantized=True)
@@ -64,7 +66,7 @@ def test_references_ship_in_half_precision(tmp_path: Path) -> None:
         {f"average.{n}": t.clone() for n, t in state.items()}, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)}
     )
     (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
-    shipped = load_file(publish(tmp_path, folder=tmp_path))
+    shipped = load_file(publish(tmp_path, folder=tmp_path, licences="none"))
     assert {t.dtype for t in shipped.values() if t.is_floating_point()} == {torch.float16}
     model = create_model("xtrans-unet-16")
     model.load_state_dict(shipped)  # in float32 again, as rounded
@@ -89,7 +91,7 @@ def test_so_do_reference_compressors_with_tables_of_those_weights(
     state = {f"average.{n}": t.clone() for n, t in create_model("balle-bayer-ps").state_dict().items()}
     save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
     (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
-    file = publish(tmp_path, folder=tmp_path)
+    file = publish(tmp_path, folder=tmp_path, licences="none")
     assert {t.dtype for t in load_file(file).values() if t.is_floating_point()} == {torch.float16}
     assert file.stat().st_size < 20e6
     codec = open_codec("balle-bayer-ps", threads=1)
@@ -106,7 +108,7 @@ def test_the_card_remembers_weights_of_the_same_layers(tmp_path: Path, monkeypat
         state = {f"average.{n}": t.clone() for n, t in model.state_dict().items()}
         save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
         (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
-        file = publish(tmp_path, folder=tmp_path)
+        file = publish(tmp_path, folder=tmp_path, licences="none")
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
     def earlier() -> list[str]:
@@ -121,3 +123,46 @@ def test_the_card_remembers_weights_of_the_same_layers(tmp_path: Path, monkeypat
     assert earlier() == [first, second]
     ship(create_model("utnet-s"))  # other layers
     assert earlier() == []
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a run's folder."""
+
+    def write(step: int, steps: int, digest: str) -> Path:
+        config = {"model": "utnet-n", "steps": steps}
+        meta = {"step": step, "seconds": 1.0, "config": config, "data_sha256": digest, "device": "CPU"}
+        state = {f"average.{n}": t.clone() for n, t in create_model("utnet-n").state_dict().items()}
+        save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
+        (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}, "loss": None}) + "\n")
+        return tmp_path
+
+    return write
+
+
+def test_a_run_that_is_not_done_is_not_published(done: Callable[..., Path]) -> None:
+    run = done(3, 5, "0")
+    with pytest.raises(ZooError, match=r"holds 3 of 5 steps; run `zoo train` again to go on, or with --steps 3"):
+        publish(run, folder=run, licences="none")
+    assert not (run / "utnet-n.yaml").exists()
+
+
+def test_licences_are_of_the_pictures_that_a_card_knows(done: Callable[..., Path]) -> None:
+    run = done(5, 5, "0")
+    with pytest.raises(ZooError, match=r"no card knows the pictures.* give --licences TEXT"):
+        publish(run, folder=run)
+    publish(run, folder=run, licences="mine")
+    assert yaml.safe_load((run / "utnet-n.yaml").read_text())["data"] == {"sha256": "0", "licences": "mine"}
+    (known,) = {(c["data"]["sha256"], c["data"]["licences"]) for n in ("utnet-n", "utnet-m") if (c := weights.card(n))}
+    publish(done(5, 5, known[0]), folder=run)
+    assert yaml.safe_load((run / "utnet-n.yaml").read_text())["data"] == dict(
+        zip(("sha256", "licences"), known, strict=True)
+    )
+
+
+def test_fine_tuning_that_is_not_done_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"training": {"steps": 3, "config": {"steps": 5}}}
+    made = QuantizedModel("utnet-n", "qat", torch.nn.Identity(), facts)
+    monkeypatch.setattr(QuantizedModel, "load", lambda path: made)
+    with pytest.raises(ZooError, match=r"holds 3 of 5 steps; run `zoo quantize` again to go on"):
+        publish_quantized(tmp_path / "q.safetensors", folder=tmp_path)

@@ -14,12 +14,13 @@ from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
 from zoo.models.bayer_codec import BayerCodec, Encoder
 from zoo.models.compressor import Compressor
-from zoo.models.priors import MAX_BITS, WORTH, ManyPriors, cost_table, position_costs
+from zoo.models.priors import WORTH, bits_of, cost_table, position_costs
 from zoo.raw import vst
 from zoo.raw.vst import DISPLAY_OFFSET
 from zoo.training.codec_start import fit_start
 from zoo.training.config import TrainConfig
 from zoo.training.losses import display_psnr
+from zoo.training.machine import compiled
 from zoo.training.neighbours import NeighbourPrediction
 from zoo.training.trainer import Trainer
 from zoo.training.transfer import Teacher
@@ -59,7 +60,7 @@ class CodecTrainer(Trainer):
         self._table: Tensor | None = None
         self._table_step = 0
         self._last_won = torch.zeros(model.priors.priors, dtype=torch.int64)
-        self._distortion = torch.compile(distortion) if config.compile else distortion
+        self._distortion = compiled(distortion) if config.compile else distortion
         self._neighbours = NeighbourPrediction(model.latents)
         super().__init__(model, config, pool, folder)
         self._denoiser = Teacher(config.denoiser, self.device, removes_noise=True) if config.denoiser else None
@@ -191,20 +192,15 @@ class CodecTrainer(Trainer):
         priors = self.model.priors
         share = F.one_hot(chosen, priors.priors).double().mean(0).clamp_min(1e-6)
         flat = values.permute(0, 2, 3, 1).reshape(-1, priors.channels)
-        # Only the winner's density is evaluated: [positions, 1, C, 1] with each position's own parameters.
-        bits = _winner_bits(priors, flat, chosen) + (-share.log2()[chosen]).float()
-        return bits.view(values.shape[0], -1).sum(1)
+        # Only the winner's density is evaluated: [positions, C] with each position's own parameters.
+        costs = bits_of(flat, priors.densities(chosen)).sum(1) + (-share.log2()[chosen]).float()
+        return costs.view(values.shape[0], -1).sum(1)
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """``LEVEL/qQ``: PSNR, dB, and ``LEVEL/qQ bpp``: bits per pixel, of the averaged weights; ``mean`` is one number to
-        watch, the mean of PSNR less a third of the rate in decibels, about the trade that lambda makes. While the picture alone
-        is trained, ``LEVEL``: its PSNR, and their mean."""
-        live = {n: p.detach().clone() for n, p in self.parameters.items()}
-        self._load_parameters(self.average)
-        scores = self._picture_scores() if 0 < self.step <= self.config.picture_steps else self._coded_scores()
-        self._load_parameters(live)
-        return scores
+    def _scores(self) -> dict[str, float]:
+        """``LEVEL/qQ``: PSNR, dB, and ``LEVEL/qQ bpp``: bits per pixel; ``mean`` is one number to watch, the mean of PSNR less a
+        third of the rate in decibels, about the trade that lambda makes. While the picture alone is trained, ``LEVEL``: its PSNR,
+        and their mean."""
+        return self._picture_scores() if 0 < self.step <= self.config.picture_steps else self._coded_scores()
 
     def _picture_scores(self) -> dict[str, float]:
         encoder = self.model.encoder
@@ -305,20 +301,3 @@ def thin(symbols: Tensor, scaled: Tensor, chosen: Tensor, table: Tensor, *, firs
     bits = [table[rows + v.clamp(-reach, reach).long(), chosen[position]] for v in (given, less)]
     lost = 2 * (scaled[at].abs() - given.abs()) + 1
     symbols[at] = torch.where(lost < WORTH * (bits[0] - bits[1]), less, given)
-
-
-def _winner_bits(priors: ManyPriors, flat: Tensor, chosen: Tensor) -> Tensor:
-    """Bits per position ``[P]`` of values ``[P, C]`` under each position's chosen prior."""
-    slopes, shifts, gates = ([p[chosen] for p in group] for group in (priors.slopes, priors.shifts, priors.gates))
-
-    def cumulative(y: Tensor) -> Tensor:
-        for step, (slope, shift) in enumerate(zip(slopes, shifts, strict=True)):
-            y = y * F.softplus(slope) + shift
-            if step < len(gates):
-                y = y + torch.tanh(y) * torch.tanh(gates[step])
-        return y
-
-    low, high = cumulative(flat - 0.5), cumulative(flat + 0.5)
-    sign = -torch.sign(low + high).detach()
-    mass = (torch.sigmoid(sign * high) - torch.sigmoid(sign * low)).abs()
-    return (-torch.log2(mass + 1e-10)).clamp(0, MAX_BITS).sum(1)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import re
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo.data.synth import CFAS, NoiseRange
 from zoo.errors import ZooError
+from zoo.training.bounds import check_bounds, check_patch
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
             raise ZooError(f"precision is '{self.precision}'; it can be bf16 or fp32")
-        if self.steps < 1 or self.batch < 1 or self.patch % 2:
-            raise ZooError("steps and batch must be at least 1, patch must be even")
-        if not 0 <= self.ms_ssim_weight <= 1:
-            raise ZooError(f"ms_ssim_weight is {self.ms_ssim_weight}; it is a share, 0 to 1")
-        if self.ms_ssim_weight and self.patch < 176:
-            raise ZooError(f"patch is {self.patch}; MS-SSIM wants at least 176")
-        for name in ("textured", "displayed", "denoised"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ZooError(f"{name} is {getattr(self, name)}; it is a share, 0 to 1")
+        check_bounds(self)
         if self.cfa not in CFAS:
             raise ZooError(f"cfa is '{self.cfa}'; it can be {', '.join(CFAS)}")
 
@@ -104,7 +99,8 @@ def load_config(path: Path, **overrides: Any) -> TrainConfig:
     """Read a YAML file; ``overrides`` win over what it says (None: not given).
 
     Raises:
-        ZooError: no such file, not readable, not YAML, an unknown key (the line lists the nearest), or a value of the wrong type.
+        ZooError: no such file, not readable, not YAML, an unknown key (the line lists the nearest), a value of the wrong type, or
+            one out of bounds (:mod:`zoo.training.bounds`).
     """
     import yaml
 
@@ -119,7 +115,10 @@ def load_config(path: Path, **overrides: Any) -> TrainConfig:
     if not isinstance(values, dict):
         raise ZooError(f"{path}: must hold 'key: value' lines")
     values |= {key: value for key, value in overrides.items() if value is not None}
-    return parse(TrainConfig, values, str(path))
+    config: TrainConfig = parse(TrainConfig, values, str(path))
+    with _named(str(path)):
+        check_patch(config.model, config.patch)
+    return config
 
 
 def parse(kind: type, values: dict[str, Any], where: str) -> Any:
@@ -134,9 +133,19 @@ def parse(kind: type, values: dict[str, Any], where: str) -> Any:
             raise ZooError(f"{where}: unknown key '{key}'; {hint}")
         arguments[key] = _convert(known[key], value, f"{where}: '{key}'")
     try:
-        return kind(**arguments)
+        with _named(where):
+            return kind(**arguments)
     except TypeError as error:
         raise ZooError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Errors say which file they are about."""
+    try:
+        yield
+    except ZooError as error:
+        raise ZooError(f"{where}: {error}") from error
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -149,12 +158,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple) or len(value) != len(kinds):
             raise ZooError(f"{where} must be a list of {len(kinds)} values, not {value!r}")
         return tuple(_convert(kind, v, where) for kind, v in zip(kinds, value, strict=True))
-    if hint is float and isinstance(value, int | float | str):
+    if isinstance(value, bool) and hint is not bool:  # a bool is an int to Python
+        pass
+    elif hint is float and isinstance(value, int | float | str):
         try:
             return float(value)  # YAML reads 1e-3 as a string
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    elif isinstance(value, hint):
         return value
     raise ZooError(f"{where} must be {hint.__name__}, not {value!r}")
 

@@ -90,7 +90,8 @@ def as_channels(estimate: Tensor, channels: int) -> Tensor:
         return estimate
     if channels != 4:
         raise ZooError("the teacher gives a mosaic, the model colours; choose a teacher whose output is RGB")
-    return estimate[:, [0, 5, 6, 11]]  # R at (0, 0), G at (0, 1) and (1, 0), B at (1, 1)
+    # Packed RGB is channel c*4 + 2*dy + dx; an RGGB sensor has measured R at (0, 0), G at (0, 1) and (1, 0), B at (1, 1).
+    return estimate[:, [0, 5, 6, 11]]
 
 
 def display_psnr(contract: Contract, x: Tensor, y: Tensor, batch: RawBatch, *, margin: int) -> Tensor:

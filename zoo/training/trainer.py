@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,21 @@ from torch import Tensor, nn
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawBatch, RawSynthesizer
 from zoo.errors import ZooError
+from zoo.files import replacing
 from zoo.models.compressor import Compressor
 from zoo.models.contracts import contract_of
-from zoo.processor import processor_name
 from zoo.training import distributed
 from zoo.training.allocator import keep_freed_memory
+from zoo.training.checkpoint import CHECKPOINT, check_folder, check_same_run, load_network, read_checkpoint
 from zoo.training.config import TrainConfig
 from zoo.training.dark_channels import LIFT, DarkChannels
 from zoo.training.losses import display_psnr, restoration_loss
-from zoo.training.machine import StopSignal, computes_bf16
+from zoo.training.machine import STOPS, StopSignal, computes_bf16, device_name, progress_console
 from zoo.training.optim import make_optimizers
-from zoo.training.transfer import NOTHING, Teacher, cost, load_initial
+from zoo.training.transfer import NOTHING, Teacher, cost, load_initial, part
 
-CHECKPOINT = "checkpoint.safetensors"
+__all__ = ["CHECKPOINT", "VALIDATION_LEVELS", "Trainer", "held_back", "make_trainer", "read_checkpoint", "trained_on"]
+
 VALIDATION_LEVELS = {
     "clean": (0.0, 0.0),
     "iso800": (1.2e-3, 9.4e-6),
@@ -53,6 +54,9 @@ class Trainer:
         config: the run.
         pool: clean pictures.
         folder: where checkpoint, log and TensorBoard events go; a checkpoint found there is resumed.
+
+    Attributes:
+        stopped: number of the signal that ended :meth:`run` before its last step, 0 for none.
 
     Raises:
         ZooError: weights to start or learn from that do not fit, X-Trans for a Bayer network, a folder of another run.
@@ -98,6 +102,7 @@ class Trainer:
         adamw = getattr(model, "adamw", ())
         self.optimizers = make_optimizers(self.parameters, config.lr, config.kernel_lr, config.weight_decay, adamw)
         self.step = 0
+        self.stopped = 0
         self.seconds = 0.0
         self._overflow: list[Tensor] = []
         for name, limit in getattr(model, "range_limits", {}).items():
@@ -118,6 +123,7 @@ class Trainer:
         """
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        check_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         keep_freed_memory()
         first = distributed.rank() == 0
@@ -126,10 +132,10 @@ class Trainer:
         before = self.seconds
         stop = StopSignal()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, disable=not first) as progress, stop:
+        with Progress(*columns, console=progress_console(), disable=not first) as progress, stop:
             bar = progress.add_task(self.config.model, total=self.config.steps, completed=self.step)
             while self.step < self.config.steps and not self._any(
-                stop.asked or time.monotonic() - begun >= time_budget
+                bool(stop.asked) or time.monotonic() - begun >= time_budget
             ):
                 loss = self._train_step()
                 running = loss if running is None else 0.99 * running + 0.01 * loss
@@ -142,10 +148,12 @@ class Trainer:
                 if self._any(time.monotonic() - saved > self.config.checkpoint_every):
                     self.save()
                     saved = time.monotonic()
+            self.save()  # before validation, in which a second signal ends the program
+            if self.step < self.config.steps:
+                self.stopped = next((int(n) for n in STOPS if self._any(stop.asked == n)), 0)
         scores = self.validate() if first else {}
         if first:
-            self._log(writer, running or math.nan, scores)
-        self.save()
+            self._log(writer, running, scores)
         return scores
 
     def _any(self, flag: bool) -> bool:
@@ -179,7 +187,10 @@ class Trainer:
             self.average[name].copy_(live[name])
         value = loss.item()
         if not math.isfinite(value):
-            raise ZooError(f"{self.folder}: the loss is {value} at step {self.step}; lower lr and resume")
+            raise ZooError(
+                f"{self.folder}: the loss is {value} at step {self.step}; give another folder and a lower lr, and start from the "
+                f"last checkpoint of this one with 'init: {self.folder / CHECKPOINT}'"
+            )
         return value
 
     def loss(self, batch: RawBatch) -> Tensor:
@@ -253,16 +264,21 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean display PSNR of the averaged weights, per noise level and overall, dB."""
+        """Scores of the averaged weights, see :meth:`_scores`; the live ones stay."""
         live = {n: t.detach().clone() for n, t in self._tracked().items()}
         self._load_parameters(self.average)
         if self._has_norms:
             self.model.eval()
+        scores = self._scores()
+        self._load_parameters(live)
+        return scores
+
+    def _scores(self) -> dict[str, float]:
+        """Mean display PSNR of the weights in the model, per noise level and overall, dB; other tasks replace it."""
         scores = {}
         for level, batch in self.validation.items():
             x = self.contract.encode(batch.planes, batch.shot, batch.read, batch.wb, batch.cfa)
             scores[level] = float(display_psnr(self.contract, x, self._forward(x), batch, margin=16).mean())
-        self._load_parameters(live)
         return {**scores, "mean": sum(scores.values()) / len(scores)}
 
     def load_average(self) -> None:
@@ -274,20 +290,21 @@ class Trainer:
         for name, tensor in self._tracked().items():
             tensor.copy_(values[name])
 
-    def _log(self, writer: Any, loss: float, scores: dict[str, float]) -> None:
+    def _log(self, writer: Any, loss: float | None, scores: dict[str, float]) -> None:
         self._dark.tell(self.step)
         row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": loss, "psnr": scores}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         if writer is not None:
-            writer.add_scalar("loss", loss, self.step)
+            if loss is not None:  # no step was left to do
+                writer.add_scalar("loss", loss, self.step)
             for level, value in scores.items():
                 writer.add_scalar(f"psnr/{level}", value, self.step)
             writer.flush()
 
     def save(self) -> None:
-        """Write weights, average, optimiser, random states and step in one file, or leave the old one."""
-        from safetensors.torch import save_file
+        """Write weights, average, optimiser, random states and step in one file, or leave the old one and raise ZooError."""
+        from safetensors.torch import save
 
         states = distributed.gathered(self.generator.get_state(), self.device)
         if distributed.rank():
@@ -302,41 +319,34 @@ class Trainer:
         meta = {
             "step": self.step,
             "seconds": self.seconds,
+            "processes": distributed.size(),
             "before": self.before,
             "config": dataclasses.asdict(self.config),
             "data_sha256": self.digest,
-            "device": _device_name(self.device),
+            "device": device_name(self.device),
         }
-        temporary = self.folder / f".{CHECKPOINT}.{os.getpid()}"
         contiguous = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-        save_file(contiguous, temporary, metadata={"run": json.dumps(meta)})
-        temporary.replace(self.folder / CHECKPOINT)
+        with replacing(self.folder / CHECKPOINT) as made:  # not save_file, whose errors are no OSError
+            made.write_bytes(save(contiguous, {"run": json.dumps(meta)}))
 
     def _resume(self) -> None:
         tensors, meta = read_checkpoint(self.folder / CHECKPOINT)
-        if meta["config"]["model"] != self.config.model:
-            raise ZooError(
-                f"{self.folder}: holds a run of '{meta['config']['model']}', not of '{self.config.model}'; give another folder"
-            )
-        if bool(meta["config"].get("kernel_lr")) != (len(self.optimizers) > 1):
-            raise ZooError(
-                f"{self.folder}: holds a run of other optimisers (kernel_lr); "
-                f"start another folder from it with 'init: {self.folder / CHECKPOINT}'"
-            )
-        part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
-        self.model.load_state_dict(part("model."))
-        average = part("average.")
+        check_same_run(self.folder, meta, self.config, self.digest)
+        load_network(self.folder, self.model, part(tensors, "model."))
+        average = part(tensors, "average.")
         # In their order, which files do not keep.
         self.average = {n: average[n].to(self.device) for n in self._tracked()}
         for number, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}
-            for key, value in part(f"optimizer.{number}.").items():
+            for key, value in part(tensors, f"optimizer.{number}.").items():
                 index, name = key.split(".")
                 state.setdefault(int(index), {})[name] = value
             layout = optimizer.state_dict()
             optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
-        self.step, self.seconds, self.before = meta["step"], meta["seconds"], meta.get("before", self.before)
-        self._load_extra_state(part("extra."))
+        self.step, self.before = meta["step"], meta.get("before", self.before)
+        # Of as many processes as there are now, so that what they cost together stays.
+        self.seconds = meta["seconds"] * meta.get("processes", 1) / distributed.size()
+        self._load_extra_state(part(tensors, "extra."))
         key = _generator_key(distributed.rank())
         if key in tensors:
             self.generator.set_state(tensors[key])
@@ -360,30 +370,14 @@ def make_trainer(model: nn.Module, config: TrainConfig, pool: ImagePool, folder:
         from zoo.training.codec import CodecTrainer
 
         return CodecTrainer(model, config, pool, folder)
-    if config.denoiser:
-        raise ZooError(f"{config.model} is no compressor and takes no denoiser; leave 'denoiser' out")
+    for name in ("denoiser", "picture_steps", "ms_ssim_weight"):
+        if getattr(config, name):
+            raise ZooError(f"{config.model} is no compressor and takes no {name}; leave '{name}' out")
     return Trainer(model, config, pool, folder)
 
 
 def _generator_key(rank: int) -> str:
     return f"generator.{rank}" if rank else "generator"
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and run facts of a checkpoint.
-
-    Raises:
-        ZooError: missing or damaged file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["run"])  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise ZooError(f"{path}: no such checkpoint; `zoo train` writes one") from error
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise ZooError(f"{path}: is damaged or no checkpoint of `zoo train`; delete it to start anew") from error
 
 
 def _summary_writer(folder: Path) -> Any:
@@ -392,9 +386,3 @@ def _summary_writer(folder: Path) -> Any:
     except ImportError:  # the extra [train] is not installed; log.jsonl holds the same numbers
         return None
     return SummaryWriter(str(folder / "tensorboard"))
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{processor_name()}, {torch.get_num_threads()} thread(s)"

@@ -18,8 +18,8 @@ from zoo.models.contracts import contract_of
 from zoo.models.registry import check_denoiser, check_removes_noise, create_model, list_models
 from zoo.models.utnet import CompactUtNet
 from zoo.raw import vst
+from zoo.training.losses import as_channels
 
-_MEASURED = [0, 5, 6, 11]  # of packed RGB, channel c*4 + 2*dy + dx: what an RGGB sensor has measured
 NOTHING = {"steps": 0, "hours": 0.0}  # what weights drawn at random have cost
 
 
@@ -70,9 +70,10 @@ def cost(source: str) -> dict[str, Any]:
 
 
 def spent(meta: dict[str, Any]) -> dict[str, Any]:
-    """``steps`` and ``hours`` of a checkpoint's run and of what it started from."""
+    """``steps`` and ``hours`` (of all processes together) of a checkpoint's run and of what it started from."""
     before = meta.get("before", NOTHING)
-    return {"steps": meta["step"] + before["steps"], "hours": round(meta["seconds"] / 3600 + before["hours"], 2)}
+    hours = meta["seconds"] * meta.get("processes", 1) / 3600
+    return {"steps": meta["step"] + before["steps"], "hours": round(hours + before["hours"], 2)}
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -95,8 +96,12 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 def averaged(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights that a checkpoint of ``zoo train`` ships: the averages, and what was not trained as it is."""
-    part = lambda prefix: {k.removeprefix(prefix): v for k, v in checkpoint.items() if k.startswith(prefix)}  # noqa: E731
-    return part("model.") | part("average.")
+    return part(checkpoint, "model.") | part(checkpoint, "average.")
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with a prefix, by what follows it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 class Teacher:
@@ -159,7 +164,7 @@ class Teacher:
         estimate = self._estimate(planes, shot, read, wb, batch.cfa)
         if estimate.shape[1] != 12:
             raise ZooError("the denoiser gives a mosaic; choose one whose output is RGB, e.g. utnet-m")
-        clean = vst.inverse(estimate, curve_offset(shot, read))[:, _MEASURED]
+        clean = as_channels(vst.inverse(estimate, curve_offset(shot, read)), 4)
         out = dataclasses.replace(batch, planes=batch.planes.clone(), shot=batch.shot.clone(), read=batch.read.clone())
         out.planes[which] = torch.lerp(clean, planes, KEPT)
         out.shot[which] *= TOLD
