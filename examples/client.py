@@ -98,7 +98,14 @@ def restore(
 
     Returns:
         ``[3, H, W]``, white-balanced linear camera RGB: black 0, white the channel's gain, not clipped.
+
+    Raises:
+        ValueError: a tile that its margins fill.
     """
+    if tile <= 2 * margin:
+        raise ValueError(
+            f"a tile of {tile} leaves nothing within margins of {margin}; export it for more than {2 * margin}"
+        )
     gains = np.asarray(gains, float)
     shot, read = (
         np.asarray(shot, float) * gains,
@@ -145,6 +152,7 @@ def open_tflite(path: str) -> tuple[Callable[[Array], Array], dict[str, str]]:
     """A file's network and its metadata."""
     from ai_edge_litert.interpreter import Interpreter
 
+    Path(path).open("rb").close()  # says that it is not there; the interpreter says nothing of use
     interpreter = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
     given, made = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
@@ -162,12 +170,29 @@ def metadata_of(path: str) -> dict[str, str]:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(Path(path).read_bytes(), 0)
-    entry = next(e for e in model.metadata if e.name == b"zoo_metadata")
+    entry = next((e for e in model.metadata or [] if e.name == b"zoo_metadata"), None)
+    if entry is None:
+        raise ValueError(f"{path}: carries no zoo_metadata; write it with `zoo export`")
     return json.loads(bytes(model.buffers[entry.buffer].data))
 
 
 def main() -> None:
-    file, source, target = sys.argv[1:]
+    if len(sys.argv) != 4:
+        sys.exit(_complain("three arguments: FILE.tflite MOSAIC.npy OUT.npy"))
+    try:
+        _run(*sys.argv[1:])
+    except OSError as error:
+        sys.exit(_complain(f"{error.filename}: {error.strerror}; check the path" if error.filename else str(error)))
+    except (ValueError, KeyError) as error:  # a file of another kind, a tile that leaves nothing
+        sys.exit(_complain(str(error)))
+
+
+def _complain(text: str) -> int:
+    print("error:", " ".join(text.split()), file=sys.stderr)
+    return 2
+
+
+def _run(file: str, source: str, target: str) -> None:
     network, metadata = open_tflite(file)
     rgb = restore(
         np.load(source), "RGGB", black=64, white=1023, gains=(2.0, 1.0, 1.6), shot=(1e-3,) * 3, read=(1e-5,) * 3,

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,15 +19,17 @@ from typing import Any
 
 from zoo import weights
 from zoo.errors import ZooError
+from zoo.files import replacing
 from zoo.models.contracts import get_contract
 from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_int8, create_model, get_spec, halves, nearest
 
-TARGETS = ("coreml", "executorch", "litert", "onnx")
+SUFFIXES = {"executorch": "pte", "litert": "tflite", "coreml": "mlpackage", "onnx": "onnx"}
+ARTEFACTS = {f".{suffix}": target for target, suffix in SUFFIXES.items()}
+TARGETS = tuple(sorted(SUFFIXES))
 PRECISIONS = ("fp32", "fp16", "int8")
-DEFAULT_TILE: int | None = None  # the model's own, see default_tile
 LEAST_DEFAULT_TILE = 256
 MANIFEST = "manifest.json"
-_PACKAGES = {
+PACKAGES = {
     "coreml": ("coremltools",),
     "executorch": ("executorch",),
     "litert": ("litert-torch", "ai-edge-litert"),
@@ -74,7 +76,7 @@ def target_module(target: str) -> ModuleType:
     """
     if target not in TARGETS:
         raise ZooError(f"unknown target '{target}'{nearest(target, TARGETS)}; choose from {', '.join(TARGETS)}")
-    for package in _PACKAGES[target]:
+    for package in PACKAGES[target]:
         try:
             version(package)
         except PackageNotFoundError as error:
@@ -94,23 +96,21 @@ def artifact_path(
 ) -> Path:
     """Where :func:`export` puts an artefact: ``<name>[-<half>]-<target>-<precision>-<tile>.<suffix>``; None: default tile."""
     spec = get_spec(name)
-    side = _side(spec, tile or default_tile(spec), half)
+    side = input_side(spec, default_tile(spec) if tile is None else tile, half)
     part = f"{name}-{half}" if half else name
     return Path(output_dir) / f"{part}-{target}-{precision}-{side}.{target_module(target).SUFFIX}"
 
 
-def _side(spec: ModelSpec, tile: int, half: str) -> int:
+def input_side(spec: ModelSpec, tile: int, half: str) -> int:
     """Side of what a network is fed: of a decoder, the latent positions for encoder tiles of ``tile`` packed pixels."""
     if half != "decoder" or spec.codec is None:
         return tile
-    margin = -(-spec.halo // spec.tile_multiple)
-    return tile // spec.tile_multiple - 2 * margin + 2 * spec.codec.decoder_halo
+    return (tile - 2 * spec.margin) // spec.tile_multiple + 2 * spec.codec.decoder_halo
 
 
 def default_tile(spec: ModelSpec) -> int:
     """256 packed pixels, or four margins if that is more: at least a quarter of each tile is then new picture."""
-    margin = -(-spec.halo // spec.tile_multiple) * spec.tile_multiple
-    least = max(LEAST_DEFAULT_TILE, 4 * margin)
+    least = max(LEAST_DEFAULT_TILE, 4 * spec.margin)
     return -(-least // spec.tile_multiple) * spec.tile_multiple
 
 
@@ -138,25 +138,15 @@ def export(
     Raises:
         ZooError: a bad request, a manifest that is none, or a gate that failed (the line says which); nothing is left behind.
     """
-    from export.verify import check_gates, verify
+    from export.verify import check_data, check_gates, verify
 
-    module = target_module(target)
-    if precision not in PRECISIONS:
-        raise ZooError(
-            f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}; choose from {', '.join(PRECISIONS)}"
-        )
+    module, tile = target_module(target), check_model(name, precision, tile)
     spec = get_spec(name)
     if half not in halves(name):
         raise ZooError(f"{name} is exported as {' and '.join(halves(name)) or 'a whole'}, not as '{half}'")
-    if precision == "int8":
-        check_int8(name)
-    tile = default_tile(spec) if tile is None else tile
-    if tile % spec.tile_multiple or tile <= 2 * spec.halo:
-        raise ZooError(
-            f"{name}: tile {tile} must be a multiple of {spec.tile_multiple} and larger than twice the halo of {spec.halo}"
-        )
+    check_data(data)
     source, digest = load_source(name, precision, half)
-    path, tile = artifact_path(name, target, precision, tile, output_dir, half), _side(spec, tile, half)
+    path, tile = artifact_path(name, target, precision, tile, output_dir, half), input_side(spec, tile, half)
     folder = Path(output_dir)
     _read_manifest(folder)  # what is wrong with it is told before minutes of conversion
     try:
@@ -188,6 +178,57 @@ def export(
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return result
+
+
+def check_model(name: str, precision: str, tile: int | None) -> int:
+    """The tile that :func:`export` takes, where a model has that precision and its tiles leave something.
+
+    Raises:
+        ZooError: unknown model or precision, int8 of a float reference, a tile of another multiple or within its own margin.
+    """
+    if precision not in PRECISIONS:
+        raise ZooError(
+            f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}; choose from {', '.join(PRECISIONS)}"
+        )
+    spec = get_spec(name)
+    if precision == "int8":
+        check_int8(name)
+    tile = default_tile(spec) if tile is None else tile
+    # The margin, not the halo, is what a tile loses on each side. A decoder's tile follows and has as many positions left.
+    if tile % spec.tile_multiple or tile <= 2 * spec.margin:
+        raise ZooError(
+            f"{name}: tile {tile} must be a multiple of {spec.tile_multiple} and larger than twice the margin of {spec.margin}; "
+            f"the smallest is {2 * spec.margin + spec.tile_multiple}"
+        )
+    return tile
+
+
+def exported(
+    name: str,
+    *,
+    target: str,
+    precision: str = "int8",
+    tile: int | None = None,
+    output_dir: Path | str = "artifacts",
+    half: str = "",
+    announce: Callable[[Path], object] | None = None,
+) -> Path:
+    """The artefact of a model with today's weights; :func:`export` makes it if none is there, or one of other weights.
+
+    Args:
+        name, target, precision, tile, output_dir, half: as of :func:`export`.
+        announce: is told the path before an export, which takes a while.
+
+    Raises:
+        ZooError: as of :func:`export`.
+    """
+    path = artifact_path(name, target, precision, tile, output_dir, half)
+    digest = weights_digest(name, precision, half)
+    if not path.exists() or target_module(target).read_metadata(path).get("weights_sha256") != digest:
+        if announce is not None:
+            announce(path)
+        export(name, target=target, precision=precision, tile=tile, output_dir=output_dir, half=half)
+    return path
 
 
 def load_source(name: str, precision: str, half: str = "") -> tuple[Any, str]:
@@ -225,13 +266,22 @@ def weights_digest(name: str, precision: str, half: str = "") -> str:
 
 def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, half: str = "") -> dict[str, str]:
     """The contract in words, as it is embedded in every artefact's own metadata."""
-    own: dict[str, str] = {}
-    if spec.codec is not None:
-        own = {"half": half, "latents": str(spec.codec.channels(half)), "stride": str(spec.codec.stride)}
-        own |= {"twins": str(spec.codec.twins)} if half == "encoder" else {"fine": str(spec.codec.fine)}
+    contract = get_contract(spec.contract)
+    words, own = dict(contract.words), {"noise": "none: tell it S = O = 0"} if spec.task == "demosaic" else {}
+    if (codec := spec.codec) is not None:
+        from zoo.codec.tables import load_tables
+        from zoo.models.contracts.bayer_codec import BayerCodecContract
+
+        assert isinstance(contract, BayerCodecContract)
+        words = contract.words_of(half, codec.latents, codec.channels(half) - codec.latents, codec.stride)
+        tables, _ = load_tables(weights.verified_tables(spec.name))
+        own |= {"half": half, "latent_channels": str(codec.channels(half)), "stride": str(codec.stride)}
+        own |= {"twins": str(codec.twins)} if half == "encoder" else {"fine": str(codec.fine)}
+        # What the header of a file names its model by.
+        own |= {"float_weights_sha256": digest_of(weights.verified(spec.name)), "tables_sha256": tables.sha256.hex()}
         if half == "decoder":
             edge = "repeat the edge positions of the grid of latents by at least the halo"
-            own |= dict.fromkeys(("halo", "margin"), str(spec.codec.decoder_halo)) | {
+            own |= dict.fromkeys(("halo", "margin"), str(codec.decoder_halo)) | {
                 "tile_multiple": "1",
                 "edge": edge,
             }
@@ -239,10 +289,10 @@ def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, 
         "model": spec.name,
         "task": spec.task,
         "contract": spec.contract,
-        **get_contract(spec.contract).words,
+        **words,
         "halo": str(spec.halo),
         "tile_multiple": str(spec.tile_multiple),
-        "margin": str(-(-spec.halo // spec.tile_multiple) * spec.tile_multiple),
+        "margin": str(spec.margin),
         "tiles": "tiles start at multiples of tile_multiple and overlap by twice the margin, which is not kept",
         "edge": "mirror the mosaic (reflect without repeating the edge) by at least the halo",
         "licence": spec.licence,
@@ -252,9 +302,9 @@ def describe(spec: ModelSpec, weights_sha256: str, precision: str, target: str, 
     }
 
 
-def versions(target: str) -> dict[str, str]:
-    """Versions of what writes and runs a target's files here."""
-    return {package: version(package) for package in ("torch", *_PACKAGES[target])}
+def versions(target: str, *more: str) -> dict[str, str]:
+    """Versions of what writes and runs a target's files here, and of ``more`` packages."""
+    return {package: version(package) for package in ("torch", *more, *PACKAGES[target])}
 
 
 def digest_of(path: Path) -> str:
@@ -307,6 +357,5 @@ def _write_manifest(folder: Path, manifest: dict[str, Any], result: ExportResult
     stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     manifest["artifacts"][result.path.name] = result.to_json() | {"exported": stamp}
     manifest["artifacts"] = {k: v for k, v in sorted(manifest["artifacts"].items()) if (folder / k).exists()}
-    temporary = folder / f".{MANIFEST}.{os.getpid()}"
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n")
-    temporary.replace(file)
+    with replacing(file, "give another --output-dir") as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n")

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from export import digest_of, load_source, target_module, versions
-from export.target import Runner, contract_in, last_words
-from export.verify import encode_centre
+from export.target import SHAPE_KEYS, Runner, contract_in, last_words, shapes_in
+from export.verify import encode_centre, target_of
 from zoo.errors import ZooError
 from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
 from zoo.models.contracts import Contract
@@ -53,10 +53,7 @@ def benchmark(path: Path, *, threads: int = 1, warmup_runs: int = 5, num_runs: i
     Raises:
         ZooError: Core ML away from macOS, or not an artefact of this zoo.
     """
-    from export.verify import target_of
-
-    if num_runs < 1 or warmup_runs < 0 or threads < 1:
-        raise ZooError("threads and runs must be at least 1")
+    check_counts(threads, warmup_runs, num_runs)
     target = target_of(path)
     module = target_module(target)
     metadata = module.read_metadata(path)
@@ -64,19 +61,15 @@ def benchmark(path: Path, *, threads: int = 1, warmup_runs: int = 5, num_runs: i
         from export.benchmark_coreml import measure, require_mac
 
         require_mac(path)
-    tile = int(metadata["tile"])
     report: dict[str, Any] = {
         "artifact": path.name,
         "model": metadata.get("model"),
         **({"half": metadata["half"]} if "half" in metadata else {}),
-        "target": target,
-        "precision": metadata["precision"],
-        "tile": tile,
+        **contents(metadata),
         "threads": threads,
         "warmup_runs": warmup_runs,
         "num_runs": num_runs,
-        "sha256": digest_of(path),
-        "weights_sha256": metadata.get("weights_sha256"),
+        **digests(path, metadata),
         "machine": host(),
         "versions": versions(target),
         "peak_rss_mb": _fresh_process_rss(path, threads),
@@ -103,6 +96,32 @@ def benchmark(path: Path, *, threads: int = 1, warmup_runs: int = 5, num_runs: i
     if "fp32" in best:
         report |= {"speedup_over_fp32": round(best["fp32"] / best["own"], 3), "fp32_ms": round(best["fp32"], 4)}
     return report
+
+
+def check_counts(threads: int, warmup_runs: int, num_runs: int, seconds: float | None = None) -> None:
+    """Refuse what cannot be timed; ``seconds`` where the length of a run is asked for.
+
+    Raises:
+        ZooError: less than one thread or run, or no time.
+    """
+    if min(threads, num_runs) < 1 or warmup_runs < 0 or (seconds is not None and seconds <= 0):
+        what = "threads and runs" if seconds is None else "threads, runs and seconds"
+        raise ZooError(f"{what} must be at least 1")
+
+
+def contents(metadata: dict[str, str]) -> dict[str, Any]:
+    """What a record says of the network in the file that was timed."""
+    return {
+        "model": metadata.get("model"),
+        "target": metadata["target"],
+        "precision": metadata["precision"],
+        "tile": int(metadata["tile"]),
+    }
+
+
+def digests(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """Which file was timed, of which weights."""
+    return {"sha256": digest_of(path), "weights_sha256": metadata.get("weights_sha256")}
 
 
 def spread(times: Sequence[float]) -> dict[str, float]:
@@ -145,7 +164,7 @@ def _rivals(target: str, metadata: dict[str, str]) -> dict[str, Path]:
     if metadata["precision"] == "int8":
         rivals["peak_int8"] = _peak(target, "int8")
     if metadata["precision"] != "fp32":
-        named = {key: metadata[key] for key in ("model", "contract", "half", "latents", "stride") if key in metadata}
+        named = {key: metadata[key] for key in ("model", *SHAPE_KEYS) if key in metadata}
         rivals["fp32"] = _twin(target, int(metadata["tile"]), **named)
     return rivals
 
@@ -238,15 +257,13 @@ def _fresh_process_rss(path: Path, threads: int) -> float | None:
 
 
 def _rss_of(path: Path, threads: int) -> float:
-    from export.verify import target_of
-
     module = target_module(target_of(path))
     metadata = module.read_metadata(path)
-    side = [int(metadata["tile"])] * 2
+    side = int(metadata["tile"])
     if metadata.get("half") == "decoder":
-        x = np.zeros((1, int(metadata["latents"]), *side), np.float32)
+        x = np.zeros((1, *shapes_in(metadata, side)[0]), np.float32)
     else:
-        x = _scene_tile(side[0], contract_in(metadata))
+        x = _scene_tile(side, contract_in(metadata))
     before = _memory_mb("VmRSS")
     # Importing converters peaks higher than any of our networks: start the high-water mark again (Linux, proc(5)).
     Path("/proc/self/clear_refs").write_text("5")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from export.benchmark import megapixels_of, spread
+from export.mil import import_coremltools
 from zoo.errors import ZooError
 
 # ALL lets Core ML choose; CPU_AND_NE keeps the GPU out; CPU_ONLY computes fp16 models in float32 on some Macs.
@@ -43,7 +44,7 @@ def measure(
         ZooError: away from macOS.
     """
     require_mac(path)
-    import coremltools as ct
+    ct = import_coremltools()
 
     rows: dict[str, dict[str, Any]] = {}
     outputs: dict[str, np.ndarray] = {}
@@ -74,7 +75,7 @@ def measure(
 
 def compute_plan(path: Path) -> dict[str, dict[str, float]] | None:
     """Which device Core ML would run each operator of a package on, by device: ``operators`` and share of the ``cost``."""
-    import coremltools as ct
+    ct = import_coremltools()
 
     try:
         from coremltools.models.compute_plan import MLComputePlan

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export import mil
+from export import SUFFIXES, mil
 from export.target import (
     METADATA_KEY,
     Node,
@@ -40,7 +40,7 @@ from export.target import (
 from zoo.errors import ZooError
 
 TARGET = "coreml"
-SUFFIX = "mlpackage"
+SUFFIX = SUFFIXES[TARGET]
 _DEBUG = "executorch_debug_handle_mapping.json"
 
 _CONVS = ("conv", "conv_transpose")
@@ -76,8 +76,7 @@ def write(
     module = net.graph(fold=True) if precision == "int8" else net
     example = example_input(tile, metadata)
     with quiet():
-        import coremltools as ct
-
+        ct = mil.import_coremltools()
         model = ct.convert(
             # An empty table: coremltools wants ATen without training operators, but with its composites kept whole.
             torch.export.export(module, (example,)).run_decompositions({}),
@@ -103,8 +102,7 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     """
     path = existing(path, SUFFIX)
     with quiet():
-        import coremltools
-
+        coremltools = mil.import_coremltools()
         try:
             spec = coremltools.utils.load_spec(str(path))
         except Exception as error:  # coremltools raises bare Exceptions and protobuf's own here
@@ -150,9 +148,7 @@ class _PredictRunner(Runner):
     def __init__(self, path: Path) -> None:
         super().__init__(read_metadata(path))
         with quiet():
-            import coremltools
-
-            self._model = coremltools.models.MLModel(str(path))
+            self._model = mil.import_coremltools().models.MLModel(str(path))
 
     def _feed(self, x: NDArray[np.float32]) -> None:
         self._input = {"input": x}

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 
 from export import digest_of, load_source, target_module, versions
 from export.onnx import convert, session
-from export.target import staged
 from export.verify import MIN_DB, centre_planes, compare
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
 from zoo.evaluation.bed import LEVELS, WB_GAINS
+from zoo.files import replacing
 from zoo.models.contract import CONTRACT, decode, encode, malvar_weight
 from zoo.models.registry import ModelSpec, get_spec, nearest
 from zoo.raw.noise import NoiseProfile
@@ -108,12 +108,14 @@ def package(
     identity = f"rawdenoise-{name}-{noise}"
     path = folder / f"{identity}.dtmodel"
     config = manifest(spec, identity, noise, tile, digest)
-    with staged(path) as temporary:
+    with replacing(path, "give another --output-dir") as temporary:
         temporary.write_bytes(_zipped(identity, {"config.json": config, "model_bayer.onnx": graph}))
         parity = _verify(temporary, wrapped, tile)
-        worst = parity["worst_psnr_db"]
-        if worst is not None and not worst >= MIN_DB["fp32"]:
-            raise ZooError(f"{path.name}: gate failed: {worst:.1f} dB on tile {parity['worst_tile']} (gate: 90 dB)")
+        worst, gate = parity["worst_psnr_db"], MIN_DB["fp32"]
+        if worst is not None and not worst >= gate:
+            raise ZooError(
+                f"{path.name}: gate failed: {worst:.1f} dB on tile {parity['worst_tile']} (gate: {gate:.0f} dB)"
+            )
     return {
         "path": path.name,
         "model": name,

@@ -237,7 +237,7 @@ def patients(name: str, tile: int | None = None) -> list[Patient]:
 
 
 def _registered(name: str, tile: int | None) -> list[Patient]:
-    from export import _side, default_tile
+    from export import default_tile, input_side
     from zoo import weights
     from zoo.models.layers import fold_norms
     from zoo.models.registry import create_model, get_spec, halves
@@ -250,7 +250,7 @@ def _registered(name: str, tile: int | None) -> list[Patient]:
     for half in halves(name):
         network = fold_norms(model.get_submodule(half) if half else model)
         decoder = half == "decoder" and spec.codec is not None
-        side = _side(spec, tile or default_tile(spec), half)
+        side = input_side(spec, tile or default_tile(spec), half)
         channels = spec.codec.channels(half) if decoder and spec.codec else spec.in_channels
         front = model if decoder and isinstance(model, Compressor) else None
         stride = spec.codec.stride // 2 if decoder and spec.codec else 1

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export import SUFFIXES
 from export.target import (
     METADATA_KEY,
     Half,
@@ -33,12 +34,12 @@ from export.target import (
     parse_metadata,
     quiet,
     readable,
-    staged,
     stamp,
 )
+from zoo.files import replacing
 
 TARGET = "executorch"
-SUFFIX = "pte"
+SUFFIX = SUFFIXES[TARGET]
 _KIND = "ExecuTorch program"
 
 # XNNPACK's names of the types, in ours. Weights are quantised per channel ("qc"), activations per tensor.
@@ -79,7 +80,7 @@ def write(net: Any, *, precision: str, tile: int, metadata: dict[str, str], path
             # the fp16 program again on the same input then read the output's bytes (off by 1.9 on a toy).
             ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False))
         )
-    with staged(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(program.buffer)
 
 

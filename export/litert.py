@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export import SUFFIXES
 from export.target import (
     METADATA_KEY,
     Node,
@@ -32,13 +33,13 @@ from export.target import (
     parse_metadata,
     quiet,
     readable,
-    staged,
     stamp,
 )
 from zoo.errors import ZooError
+from zoo.files import replacing
 
 TARGET = "litert"
-SUFFIX = "tflite"
+SUFFIX = SUFFIXES[TARGET]
 _KIND = "LiteRT model"
 
 # XNNPACK's delegate reads this entry (its README, "Floating-Point (IEEE FP16) Operators"): operators and sums in half
@@ -80,7 +81,7 @@ def write(net: Any, *, precision: str, tile: int, metadata: dict[str, str], path
             buffer = _halve_weights(buffer)
             entries.update([_REDUCED_PRECISION])
         buffer = _finish(buffer, entries)
-    with staged(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(buffer)
 
 

@@ -10,6 +10,7 @@ Semantics follow the operator reference of coremltools (``coremltools.converters
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export.target import quiet
+from export.target import quiet, undisturbed
 from zoo.errors import ZooError
 
 Inputs = dict[str, Any]
+
+
+def import_coremltools() -> Any:
+    """``coremltools``, which takes seconds to import and meanwhile swallows what Ctrl-C raises (``except: pass``)."""
+    with undisturbed():
+        return importlib.import_module("coremltools")
 
 
 def load(path: Path) -> Any:
@@ -32,7 +39,7 @@ def load(path: Path) -> Any:
         ZooError: not a readable ML program.
     """
     with quiet():
-        import coremltools
+        coremltools = import_coremltools()
         from coremltools.converters.mil.frontend.milproto.load import load as parse
 
         try:

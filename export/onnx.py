@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export import SUFFIXES
 from export.target import (
     METADATA_KEY,
     Half,
@@ -40,13 +41,13 @@ from export.target import (
     existing,
     parse_metadata,
     quiet,
-    staged,
     stamp,
 )
 from zoo.errors import ZooError
+from zoo.files import replacing
 
 TARGET = "onnx"
-SUFFIX = "onnx"
+SUFFIX = SUFFIXES[TARGET]
 OPSET = 20  # darktable's own packages use it; QDQ per channel needs 13
 
 _CONVS = ("Conv", "ConvTranspose")
@@ -77,7 +78,7 @@ def write(net: Any, *, precision: str, tile: int, metadata: dict[str, str], path
         model = integers(model)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, stamped
-    with staged(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
 
 

@@ -14,15 +14,15 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from export import mil_more
+from export import TARGETS, mil_more, target_module, versions
 from export.operator_nets import OPERATORS, network_sha256
+from quantize.integer import operator_name
 from zoo.errors import ZooError
 from zoo.models.contracts import DEFAULT_CONTRACT, get_contract
 
@@ -31,7 +31,7 @@ EVIDENCE, PAGE = Path("evidence/operators"), Path("docs/operators.md")
 PRECISIONS = ("int8", "fp16")
 TILE = 64
 # What quantize.integer computes.
-_INTEGER = {"conv2d", "conv_transpose2d", "add", "cat", "relu", "relu_"}
+_INTEGER = {"conv2d", "conv_transpose2d", "add", "cat", "relu"}
 _COMMAND = "python -m export.operators --record"
 
 Cell = dict[str, Any]
@@ -74,7 +74,6 @@ class Source:
         self.quantized = QuantizedModel(name, "ptq", prepared)
         graph = self.quantized.graph(fold=True)
         self.quantized_expected, self.reference = _run(graph, self.inputs), "pt2e"
-        # By exact names, since the integer network takes whatever has "relu" in its name for a ReLU.
         if not _kinds(graph) <= _INTEGER:
             return
         # It raises all kinds on what else it does not know: groups, a tensor that stays float.
@@ -85,7 +84,7 @@ class Source:
 
 def _kinds(graph: torch.fx.GraphModule) -> set[str]:
     """What a converted graph computes, beside conversions."""
-    names = {str(n.target).removeprefix("aten.").split(".")[0] for n in graph.graph.nodes if n.op == "call_function"}
+    names = {operator_name(n) for n in graph.graph.nodes if n.op == "call_function"}
     return {n for n in names if "quantize" not in n and n != "quantized_decomposed"}
 
 
@@ -104,8 +103,6 @@ def measure(source: Source, target: str, precision: str) -> Cell:
         ``conv_int8``, ``conv_total``; ``snr_float_db`` against the float network, ``snr_reference_db`` against
         ``reference``, which is None where equal, and ``differing``, the share of outputs that are not equal to it.
     """
-    from export import target_module
-
     mil_more.register()
     module = target_module(target)
     cell: Cell = {"result": "fails", "converted": False, "ran": False, "failure": None}
@@ -182,19 +179,6 @@ def one_line(error: BaseException) -> str:
     )
     words = [Path(w).name if w.startswith("/") else w for w in told.split()]
     return f"{type(error).__name__}: {' '.join(words)}"[:160]
-
-
-def versions(target: str) -> dict[str, str]:
-    """What a cell depends on beside its network."""
-    from export import _PACKAGES
-
-    found = {}
-    for package in ("torch", "torchao", *_PACKAGES[target]):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
-    return found
 
 
 def read_records(folder: Path = EVIDENCE) -> dict[tuple[str, str], dict[str, Any]]:
@@ -274,7 +258,7 @@ def _start(folder: Path, target: str, precision: str, fresh: bool) -> dict[str, 
         "target": target,
         "precision": precision,
         "tile": TILE,
-        "versions": versions(target),
+        "versions": versions(target, "torchao"),  # what a cell depends on beside its network
         "cells": {},
     }
     path = folder / f"{target}-{precision}.json"
@@ -290,7 +274,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 2 after a mistake that one line on stderr explains."""
     import sys
 
-    from export import TARGETS, target_module
     from export.operators_page import render
 
     parser = argparse.ArgumentParser(prog="python -m export.operators", description=__doc__)

@@ -19,17 +19,18 @@ import shlex
 import statistics
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export import digest_of, target_module
-from export.benchmark import input_of, megapixels_of, spread
+from export import target_module
+from export.benchmark import check_counts, contents, digests, input_of, megapixels_of, spread
 from export.phone_adb import Adb
 from export.phone_runner import NAME, Bundle, find_runner
-from export.phone_state import read_state
+from export.phone_state import PhoneState, read_state
 from export.verify import target_of
 from zoo.errors import ZooError
 
@@ -77,32 +78,18 @@ def benchmark_phone(
     """
     if mode not in MODES:
         raise ZooError(f"unknown mode '{mode}'; choose from {', '.join(MODES)}")
-    if min(threads, num_runs) < 1 or warmup_runs < 0 or seconds <= 0:
-        raise ZooError("threads, runs and seconds must be at least 1")
+    check_counts(threads, warmup_runs, num_runs, seconds)
     target = target_of(path)
     if target == "coreml":
         raise ZooError(f"{path.name}: Core ML does not run on Android; export for executorch or litert")
     if target not in ("executorch", "litert"):
         raise ZooError(f"{path.name}: there is no phone runner for {target}; export for executorch or litert")
     mask = _mask(cpus)
-    module = target_module(target)
-    metadata = module.read_metadata(path)
+    metadata = target_module(target).read_metadata(path)
     bundle = find_runner(runner, target)
-    phone = Adb(serial)
-    before = read_state(phone)
-    bundle.check(before.abis)
-    host = module.runner(path)
-    x = input_of(host)
-    with tempfile.TemporaryDirectory() as scratch, _folder(phone):
-        staged = Path(scratch) / "input.bin"
-        staged.write_bytes(np.ascontiguousarray(x, "<f4").tobytes())
-        phone.push([*bundle.files, path, staged], FOLDER)
-        plan = _plan(mode, warmup_runs, num_runs, seconds)
-        said = [_run(phone, bundle, path.name, mask, threads, *step) for step in plan]
-        after = read_state(phone)
-        phone.pull(f"{FOLDER}/output.bin", Path(scratch) / "output.bin")
-        got = np.frombuffer((Path(scratch) / "output.bin").read_bytes(), "<f4")
-    output = _compared(got, host(x))
+    plan = _plan(mode, warmup_runs, num_runs, seconds)
+    measured = _measure(path, Adb(serial), bundle, mask, threads, plan)
+    before, after, said, output = measured.before, measured.after, measured.said, measured.output
     if metadata["precision"] == "int8" and not output["equal"]:
         raise ZooError(
             f"{path.name}: {output['differing']:.2%} of the phone's int8 outputs differ from this machine's, by up to "
@@ -111,12 +98,8 @@ def benchmark_phone(
     times = [s["first_ms"] for s in said] if mode == "cold" else said[0]["ms"]
     record = {
         "artifact": path.name,
-        "sha256": digest_of(path),
-        "weights_sha256": metadata.get("weights_sha256"),
-        "model": metadata.get("model"),
-        "target": target,
-        "precision": metadata["precision"],
-        "tile": int(metadata["tile"]),
+        **digests(path, metadata),
+        **contents(metadata),
         "mode": mode,
         "threads": threads,
         "cpus": cpus or "any",
@@ -142,6 +125,41 @@ def benchmark_phone(
         "output": output,
     }
     return record | ({"sustained": _sustained(times)} if mode == "sustained" else {})
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a phone did.
+
+    Attributes:
+        before, after: its state.
+        said: one row per process, see :func:`_run`.
+        output: compared with this machine's, see :func:`_compared`.
+    """
+
+    before: PhoneState
+    after: PhoneState
+    said: list[dict[str, Any]]
+    output: dict[str, Any]
+
+
+def _measure(
+    path: Path, phone: Adb, bundle: Bundle, mask: str, threads: int, plan: list[tuple[int, int, float]]
+) -> _Measured:
+    """Push a file and its runner, run each step of a plan, pull the output, leave nothing behind."""
+    before = read_state(phone)
+    bundle.check(before.abis)
+    host = target_module(target_of(path)).runner(path)
+    x = input_of(host)
+    with tempfile.TemporaryDirectory() as scratch, _folder(phone):
+        staged = Path(scratch) / "input.bin"
+        staged.write_bytes(np.ascontiguousarray(x, "<f4").tobytes())
+        phone.push([*bundle.files, path, staged], FOLDER)
+        said = [_run(phone, bundle, path.name, mask, threads, *step) for step in plan]
+        after = read_state(phone)
+        phone.pull(f"{FOLDER}/output.bin", Path(scratch) / "output.bin")
+        got = np.frombuffer((Path(scratch) / "output.bin").read_bytes(), "<f4")
+    return _Measured(before, after, said, _compared(got, host(x)))
 
 
 def _plan(mode: str, warmup: int, runs: int, seconds: float) -> list[tuple[int, int, float]]:

@@ -24,6 +24,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -37,11 +38,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from export import PRECISIONS
 from zoo.errors import ZooError
 from zoo.models.contracts import DEFAULT_CONTRACT, Contract, get_contract
 
-PRECISIONS = ("fp32", "fp16", "int8")
 METADATA_KEY = "zoo_metadata"
+# What :func:`shapes_in` reads: a file written to be compared with another needs no more.
+SHAPE_KEYS = ("contract", "half", "latent_channels", "latents", "stride")
 
 
 @runtime_checkable
@@ -208,14 +211,20 @@ def contract_in(metadata: Mapping[str, str]) -> Contract:
 def shapes_in(metadata: Mapping[str, str], tile: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Input and output ``[C, h, w]`` of a file by its metadata.
 
-    ``half`` says ``encoder`` (packed mosaic -> ``latents`` channels, one position per ``stride`` sensor pixels each way) or
+    ``half`` says ``encoder`` (packed mosaic -> ``latent_channels``, one position per ``stride`` sensor pixels each way) or
     ``decoder`` (latents -> the contract's output) of a compressor; without it both ends are packed tiles.
+
+    Raises:
+        ZooError: a half that does not say how many channels its latents have.
     """
     contract = contract_in(metadata)
     packed_in, packed_out = contract.in_channels, contract.out_channels
     if "half" not in metadata:
         return (packed_in, tile, tile), (packed_out, tile, tile)
-    latents, step = int(metadata["latents"]), int(metadata["stride"]) // 2
+    count = metadata.get("latent_channels", metadata.get("latents", ""))  # the second in files of earlier versions
+    if not count.isdecimal() or not metadata.get("stride", "").isdecimal():
+        raise ZooError(f"this {metadata['half']} does not say how many channels its latents have; export it anew")
+    latents, step = int(count), int(metadata["stride"]) // 2
     if metadata["half"] == "encoder":
         return (packed_in, tile, tile), (latents, tile // step, tile // step)
     side = tile * step // contract.out_cell
@@ -313,9 +322,9 @@ def size_bytes(path: Path) -> int:
 
 @contextlib.contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """Give a temporary name next to ``path``; rename it to ``path`` on success, remove it on failure.
+    """:func:`zoo.files.replacing` for a folder: it is made by the caller, and its temporary name keeps the suffix.
 
-    Works for files and folders. A folder cannot be replaced in one step: the old one is removed just before the rename.
+    A folder cannot be replaced in one step: the old one is removed just before the rename.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -324,9 +333,27 @@ def staged(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         temporary.replace(path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals that stop the program take effect at the end: some imports swallow whatever is raised within."""
+    held: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        handlers = {number: handler for number in known if callable(handler := signal.getsignal(number))}
+    # Not masked: a signal that another thread takes still raises in this one.
+    for number in handlers:
+        signal.signal(number, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if held:
+            handlers[held[0]](held[0], None)
 
 
 @contextlib.contextmanager
@@ -353,7 +380,7 @@ def quiet() -> Iterator[None]:
             yield
         except ZooError:
             raise
-        except BaseException:
+        except Exception:  # who stops it asked for no page about it
             undo.close()
             held.seek(0)
             sys.stderr.write(held.read().decode(errors="replace"))

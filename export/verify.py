@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from export import ARTEFACTS, SUFFIXES, TARGETS, load_source, target_module
 from zoo.errors import ZooError
 from zoo.evaluation.bed import LEVELS
 from zoo.models.contracts import DEFAULT_CONTRACT, Contract, get_contract
@@ -40,7 +41,6 @@ _TIE = 1e-3  # of a step
 # ONNX may differ by as many steps: onnxruntime convolves in integers, but adds in float32. Measured at tiles of 64 and 256: no
 # difference to 9e-4 of the outputs, 2 steps; one convolution that rounds differently somewhere in the network makes 6e-2.
 MAX_FLIPPED_ONNX = 2e-2
-SUFFIXES = {"coreml": ".mlpackage", "executorch": ".pte", "litert": ".tflite", "onnx": ".onnx"}
 
 
 def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
@@ -60,11 +60,11 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
         ONNX ``max_steps``.
 
     Raises:
-        ZooError: not an artefact of this zoo, or of weights that this version does not hold.
+        ZooError: not an artefact of this zoo, or of weights that this version does not hold; no such data.
     """
-    from export import load_source, target_module
-    from export.target import contract_in
+    from export.target import SHAPE_KEYS, contract_in
 
+    check_data(data)
     target = target_of(path)
     module = target_module(target)
     metadata = module.read_metadata(path)
@@ -91,7 +91,7 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
     if target == "coreml" and int8:
         with tempfile.TemporaryDirectory() as folder:
             twin = Path(folder) / path.name
-            named = {key: metadata[key] for key in ("contract", "half", "latents", "stride") if key in metadata}
+            named = {key: metadata[key] for key in SHAPE_KEYS if key in metadata}
             module.write(source, precision="int8", tile=tile, metadata=named, path=twin, compute_precision="fp32")
             compared = compare(module.runner(twin), tiles, expected)
             report["fp32_compute"] = {
@@ -140,6 +140,18 @@ def check_gates(name: str, metadata: dict[str, str], parity: dict[str, Any], aud
         failures.append(f"left outside the delegate: {', '.join(audit['not_delegated'])}")
     if failures:
         raise ZooError(f"{name}: gate failed: {'; '.join(failures)}")
+
+
+def check_data(data: Path | None) -> None:
+    """Refuse a folder of real raws that is none, rather than verify on synthetic ones alone.
+
+    Raises:
+        ZooError: it has no ``raw/``.
+    """
+    if data is not None and not (data / "raw").is_dir():
+        raise ZooError(
+            f"{data}: no folder with raw/ to verify on; give another --data, or none for the synthetic scene"
+        )
 
 
 def tiles_of(tile: int, contract: Contract, data: Path | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -260,11 +272,8 @@ def target_of(path: Path) -> str:
     Raises:
         ZooError: no such file, or no artefact.
     """
-    from export import TARGETS, target_module
-
     if not path.exists():
         raise ZooError(f"{path}: no such artefact; `zoo export` writes one")
-    for target in TARGETS:
-        if path.suffix == SUFFIXES[target]:
-            return target_module(target).TARGET
-    raise ZooError(f"{path}: is no {', '.join(SUFFIXES.values())}; `zoo export` writes them")
+    if path.suffix in ARTEFACTS:
+        return target_module(ARTEFACTS[path.suffix]).TARGET
+    raise ZooError(f"{path}: is no {', '.join(f'.{SUFFIXES[t]}' for t in TARGETS)}; `zoo export` writes them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -207,6 +208,13 @@ def test_every_verb_has_help_and_the_common_options(verb, capsys):
     out = capsys.readouterr().out
     assert "--json" in out
     assert "--debug" in out
+
+
+@pytest.mark.parametrize(("verb", "module"), [(verb, module) for verb, (module, _) in VERBS.items()])
+def test_the_line_of_help_is_the_one_that_main_holds(verb, module):
+    subparsers = argparse.ArgumentParser().add_subparsers()
+    importlib.import_module(module).add_parser(subparsers, "given")
+    assert [(action.dest, action.help) for action in subparsers._choices_actions] == [(verb, "given")]
 
 
 def test_the_public_names_exist():

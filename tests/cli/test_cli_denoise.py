@@ -56,13 +56,13 @@ def test_json(zoo, shipped, photo, tmp_path):
 def test_a_folder_of_photos(zoo, shipped, photo, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
-    for name in ("b.DNG", "a.dng"):
+    for name in ("b.DNG", "a.dng", "c.gpr"):
         photo().rename(folder / name)
     (folder / "notes.txt").write_text("not a photo")
     code, out, _ = zoo("denoise", folder, "-o", tmp_path / "out", "--model", MODEL, "--format", "png")
     assert code == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
-    assert out.count("->") == 2
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.png"]
+    assert out.count("->") == 3
 
 
 def test_the_others_go_on_when_one_fails(zoo, shipped, photo, tmp_path):

@@ -1,6 +1,9 @@
 """`zoo export`, `zoo verify`, `zoo benchmark` and `zoo quantize` as a user types them."""
 
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,13 @@ def test_export_then_verify_then_benchmark(tmp_path: Path, capsys: pytest.Captur
         (["export", "--target", "onxx"], "unknown target 'onxx'"),
         (["export", "--target", "litert", "--precision", "int4"], "did you mean 'int8'"),
         (["verify", "nothing.tflite"], "no such artefact"),
+        (["verify", "nothing.tflite", "--data", "nowhere"], "nowhere: no folder with raw/"),
+        # Before the first of the targets is written.
+        (["export", "utnet-n", "--target", "litert", "--target", "bogus"], "unknown target 'bogus'"),
+        (["export", "utnet-n", "--target", "darktable", "--target", "onnx", "--tile", "100"], "a multiple of 8"),
+        (["export", "utnet-n", "--target", "litert", "--data", "nowhere"], "nowhere: no folder with raw/"),
+        (["export", "utnet-n", "--target", "litert", "--noise", "clean"], "--noise is for --target darktable"),
+        (["export", "utnet-n", "--target", "litert", "--record", "/dev/null/x"], "give another --record"),
         (["benchmark", "utnet-m"], "with --target"),
         (["benchmark", "utnet-m", "--target", "litert", "--threads", "two"], "is not a list of numbers"),
         (["quantize", "utnet-n", "--data", "nowhere", "--output-dir", "x"], "no such folder of training pictures"),
@@ -67,6 +77,32 @@ def test_mistakes_are_one_line_and_exit_2(
     assert len(errors) == 1
     assert message in errors[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("seconds", "signals"), [(1000.0, 1), (0.0, 2)])
+def test_a_stop_that_a_library_swallowed_takes_effect(
+    seconds: float, signals: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the end of the verb, and at the next signal once half-written files have had their time."""
+    came = []
+
+    def swallow(name: str) -> dict[str, str]:
+        for _ in range(2):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except BaseException as error:
+                came.append(error)
+        return {}
+
+    monkeypatch.setattr(sys.modules["zoo.cli.main"], "_UNWINDING_S", seconds)
+    monkeypatch.setattr(weights, "card", swallow)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        assert main(["list", "utnet-n"]) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(came) == signals
+    assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from toy_net import TILE, Quantised, Toy, quantised
+from toy_net import ABOUT, TILE, Quantised, Toy, quantised
 
-from export import executorch
+from export import target_module
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +38,22 @@ def leaky_int8() -> Quantised:
 
 
 @pytest.fixture(scope="session")
-def pte_int8(toy_int8: Quantised, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy for ExecuTorch, which LiteRT's int8 is compared with."""
-    path = tmp_path_factory.mktemp("pte") / "toy_int8.pte"
-    executorch.write(toy_int8, precision="int8", tile=TILE, metadata={"model": "toy, ä"}, path=path)
-    return path
+def toy_file(
+    nets: dict[str, nn.Module | Quantised], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Path]:
+    """The toy as a file of a target, in a precision; written when it is first asked for."""
+
+    @cache
+    def written(target: str, precision: str) -> Path:
+        module = target_module(target)
+        path = tmp_path_factory.mktemp(target) / f"toy_{precision}.{module.SUFFIX}"
+        module.write(nets[precision], precision=precision, tile=TILE, metadata=ABOUT, path=path)
+        return path
+
+    return written
+
+
+@pytest.fixture(scope="session")
+def pte_int8(toy_file: Callable[[str, str], Path]) -> Path:
+    """The toy for ExecuTorch, which other targets' int8 is compared with."""
+    return toy_file("executorch", "int8")

@@ -50,6 +50,23 @@ def test_client_makes_the_picture_that_we_make(cfa: str) -> None:
     assert psnr(theirs(raw, network, 128, 23), want) < 60  # the margin is no matter of taste
 
 
+def test_client_tells_mistakes_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    np.save(tmp_path / "m.npy", np.zeros((64, 64), np.uint16))
+    monkeypatch.setattr(sys, "argv", ["client.py", str(tmp_path / "no.tflite"), str(tmp_path / "m.npy"), "out.npy"])
+    for opened, message in (
+        (client.open_tflite, "no.tflite: No such file or directory"),
+        (lambda file: (None, {"tile": "48", "margin": "24"}), "a tile of 48 leaves nothing within margins of 24"),
+    ):
+        monkeypatch.setattr(client, "open_tflite", opened)
+        with pytest.raises(SystemExit) as end:
+            client.main()
+        error = capsys.readouterr().err
+        assert (end.value.code, error.count("\n")) == (2, 1)
+        assert message in error
+
+
 def test_client_runs_a_file_by_what_it_says_of_itself(tmp_path: Path) -> None:
     made = export.export(NAME, target="litert", precision="int8", output_dir=tmp_path)
     network, metadata = client.open_tflite(str(made.path))

@@ -46,11 +46,39 @@ def test_halves_have_latents_at_one_end(compressor: str) -> None:
     spec = get_spec(compressor)
     about = describe(spec, "", "fp32", "litert", "encoder")
     assert shapes_in(about, TILE) == ((12, TILE, TILE), (198, 9, 9))
+    assert shapes_in(earlier(about), TILE) == shapes_in(about, TILE)
+    with pytest.raises(ZooError, match="this encoder does not say how many channels its latents have; export it anew"):
+        shapes_in({"half": "encoder", "stride": "16"}, TILE)
     about = describe(spec, "", "fp32", "litert", "decoder")
+    assert shapes_in(earlier(about), 7) == shapes_in(about, 7)
     assert shapes_in(about, 7) == ((256, 7, 7), (128, 28, 28))
     assert (about["halo"], about["tile_multiple"]) == ("1", "1")
     assert shapes_in({}, 16) == ((12, 16, 16), (12, 16, 16))
     assert halves("utnet-m") == ("",)
+
+
+def earlier(about: dict[str, str]) -> dict[str, str]:
+    """Metadata as files had them until the count of latents got a name of its own."""
+    return {key: value for key, value in about.items() if key != "latent_channels"} | {
+        "latents": about["latent_channels"]
+    }
+
+
+def test_halves_explain_their_own_ends_and_name_what_a_header_names(compressor: str) -> None:
+    spec, words = get_spec(compressor), get_contract("bayer_codec_v4").words
+    encoder, decoder = (describe(spec, "", "fp32", "litert", half) for half in halves(compressor))
+    assert encoder["latents"] == decoder["latents"] == words["latents"]
+    assert (encoder["input"], decoder["output"]) == (words["input"], words["output"])
+    assert "[1, 198, tile/8, tile/8]" in encoder["output"]
+    assert "channel 192+k (a twin)" in encoder["output"]
+    assert "[1, 256, tile, tile]" in decoder["input"]
+    assert "192 to 255 (fine) 8*(y - rint(128*y)/128) of the first 64" in decoder["input"]
+    header = parse(open_codec(compressor).compress(synthetic_raw(64, 64), 40)).header
+    named = (header.weights_sha256.hex(), header.tables_sha256.hex())
+    for about in (encoder, decoder):
+        assert (about["float_weights_sha256"], about["tables_sha256"]) == named
+    assert describe(get_spec("utnet-demosaic"), "", "fp32", "litert")["noise"] == "none: tell it S = O = 0"
+    assert "noise" not in describe(get_spec("utnet-n"), "", "fp32", "litert")
 
 
 def test_int8_encoders_of_all_runtimes_write_the_same_bytes(

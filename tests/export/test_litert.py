@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,31 +11,15 @@ import torch
 from torch import nn
 from toy_net import TILE, Quantised, Toy, quantised, tile_input
 
-from export import executorch, litert
+from export import PRECISIONS, executorch, litert
 from quantize.model import snap_biases
 from zoo.errors import ZooError
 from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
 
 
 @pytest.fixture(scope="module")
-def files(nets: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("litert")
-    paths = {precision: folder / f"toy_{precision}.tflite" for precision in nets}
-    for precision, path in paths.items():
-        litert.write(nets[precision], precision=precision, tile=TILE, metadata={"model": "toy, ä"}, path=path)
-    return paths
-
-
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 5e-6), ("fp16", 1e-2)])
-def test_float_files_compute_what_the_module_computes(
-    files: dict[str, Path], toy: Toy, precision: str, tolerance: float
-) -> None:
-    x = tile_input()
-    with torch.no_grad():
-        expected = toy(torch.from_numpy(x)).numpy()
-    y = litert.runner(files[precision])(x)
-    assert y.dtype == np.float32
-    assert np.abs(y - expected).max() < tolerance
+def files(toy_file: Callable[[str, str], Path]) -> dict[str, Path]:
+    return {precision: toy_file("litert", precision) for precision in PRECISIONS}
 
 
 def test_int8_file_gives_executorchs_bits(files: dict[str, Path], pte_int8: Path) -> None:
@@ -95,15 +79,7 @@ def test_stale_scales_of_a_transposed_convolution_are_refused(toy_int8: Quantise
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_metadata_comes_back(files: dict[str, Path], precision: str) -> None:
-    expected = {"target": "litert", "precision": precision, "tile": str(TILE), "model": "toy, ä"}
-    assert litert.read_metadata(files[precision]) == expected
-    runner = litert.runner(files[precision])
-    assert (runner.target, runner.precision, runner.tile) == ("litert", precision, TILE)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_interface_is_float32_and_named(files: dict[str, Path], precision: str) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
@@ -119,16 +95,14 @@ def test_interface_is_float32_and_named(files: dict[str, Path], precision: str) 
     np.testing.assert_array_equal(signature(input=x)["output"], litert.runner(files[precision])(x))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_xnnpack_takes_the_whole_graph(files: dict[str, Path], precision: str) -> None:
     audit = litert.audit(files[precision])
     assert (audit["delegates"], audit["delegated_share"], audit["not_delegated"]) == (1, 1.0, [])
 
 
-def test_int8_audit_finds_nothing_but_integers(files: dict[str, Path]) -> None:
+def test_int8_audit_finds_two_conversions(files: dict[str, Path]) -> None:
     audit = litert.audit(files["int8"])
-    assert audit["conv_int8"] == audit["conv_total"] == 6
-    assert audit["float_ops"] == []
     assert audit["ops"]["QUANTIZE:fp32->int8"] == audit["ops"]["DEQUANTIZE:int8->fp32"] == 1
 
 
@@ -169,32 +143,6 @@ def test_audit_catches_float_weights(toy_int8: Quantised, tmp_path: Path, monkey
     assert audit["float_ops"] == ["TRANSPOSE_CONV:fp32"]
 
 
-@pytest.mark.parametrize("x", [np.zeros((1, IN_CHANNELS, 16, 16), np.float32), tile_input().astype(np.float64), None])
-def test_runner_refuses_other_inputs(files: dict[str, Path], x: Any) -> None:
-    with pytest.raises(ZooError, match=r"takes float32 \[1, \d+, 32, 32\], not"):
-        litert.runner(files["fp32"])(x)
-
-
-def test_invoke_repeats_the_last_input(files: dict[str, Path]) -> None:
-    runner = litert.runner(files["int8"], threads=2)
-    kept = runner(tile_input(1))
-    runner.invoke()
-    np.testing.assert_array_equal(runner._fetch(), kept)
-
-
-def test_files_that_are_cut_off_are_refused_in_silence(
-    files: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    whole, cut = files["int8"].read_bytes(), tmp_path / "cut.tflite"
-    capfd.readouterr()
-    for size in (8, 40, len(whole) // 2, len(whole) - 1):
-        cut.write_bytes(whole[:size])
-        for call in (litert.read_metadata, litert.runner, litert.audit):
-            with pytest.raises(ZooError, match=r"cut\.tflite is not a readable LiteRT model; .*`zoo export`"):
-                call(cut)
-    assert capfd.readouterr() == ("", "")
-
-
 def test_models_that_load_and_cannot_run_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
     import flatbuffers
 
@@ -205,15 +153,6 @@ def test_models_that_load_and_cannot_run_are_refused(files: dict[str, Path], tmp
     (tmp_path / "odd.tflite").write_bytes(bytes(builder.Output()))
     with pytest.raises(ZooError, match=r"odd\.tflite is not a readable LiteRT model"):
         litert.runner(tmp_path / "odd.tflite")
-
-
-def test_files_of_others_are_refused(tmp_path: Path) -> None:
-    stranger = tmp_path / "x.tflite"
-    with pytest.raises(ZooError, match="does not exist"):
-        litert.audit(stranger)
-    stranger.write_bytes(b"no model")
-    with pytest.raises(ZooError, match="not a readable LiteRT model"):
-        litert.runner(stranger)
 
 
 def test_what_the_converter_cannot_convert_is_one_line() -> None:

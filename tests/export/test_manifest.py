@@ -1,4 +1,4 @@
-"""The manifest of a folder of artefacts: whole whoever writes it, and left alone where it is something else."""
+"""A folder of artefacts: its manifest is whole whoever writes it, and what is there is taken if its weights are today's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import export as exporting
-from export import MANIFEST, export
+from export import MANIFEST, export, exported, weights_digest
 from zoo.errors import ZooError
 
 
@@ -57,3 +57,22 @@ def test_what_is_no_manifest_is_left_alone(verified: threading.Event, text: str,
     assert not verified.is_set()
     assert [p.name for p in tmp_path.iterdir()] == [MANIFEST]
     assert (tmp_path / MANIFEST).read_text() == text
+
+
+@pytest.mark.parametrize("made_from", ["these", "older", "none"])
+def test_only_what_is_missing_or_old_is_exported(
+    made_from: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the network is not built to find out."""
+    module = SimpleNamespace(SUFFIX="x", read_metadata=lambda path: {"weights_sha256": path.read_text()})
+    requests, announced = [], []
+    monkeypatch.setattr(exporting, "target_module", lambda target: module)
+    monkeypatch.setattr(exporting, "load_source", None)
+    monkeypatch.setattr(exporting, "export", lambda name, **request: requests.append((name, request)))
+    path = tmp_path / "utnet-n-onnx-int8-64.x"
+    if made_from != "none":
+        path.write_text(weights_digest("utnet-n", "int8") if made_from == "these" else "0" * 64)
+    request = {"target": "onnx", "precision": "int8", "tile": 64, "output_dir": tmp_path, "half": ""}
+    assert exported("utnet-n", **request, announce=announced.append) == path  # type: ignore[arg-type]
+    assert requests == ([] if made_from == "these" else [("utnet-n", request)])
+    assert announced == [path] * len(requests)

@@ -92,7 +92,7 @@ def test_a_reference_exports_in_fp16_with_its_halo(
     metadata = target_module(target).read_metadata(result.path)
     assert metadata["contract"] == "demosaiced_rgb_v1"
     assert metadata["demosaic"] == get_contract("demosaiced_rgb_v1").words["demosaic"]
-    with pytest.raises(ZooError, match="larger than twice the halo of 6"):
+    with pytest.raises(ZooError, match="larger than twice the margin of 6; the smallest is 13"):
         export("demosaic-cnn", target=target, precision="fp16", tile=12, output_dir=tmp_path)
 
 
@@ -214,7 +214,14 @@ def test_other_weights_are_refused(folder: Path) -> None:
         ({"name": "utnet-m", "target": "corml"}, "did you mean 'coreml'"),
         ({"name": "utnet-m", "target": "litert", "precision": "int9"}, "did you mean 'int8'"),
         ({"name": "utnet-m", "target": "litert", "tile": 100}, "must be a multiple of 8"),
-        ({"name": "utnet-m", "target": "litert", "tile": 40}, "larger than twice the halo"),
+        ({"name": "utnet-m", "target": "litert", "tile": 40}, "larger than twice the margin"),
+        # More than twice the halo of 23, and nothing inside the margin of 24.
+        ({"name": "utnet-m", "target": "litert", "tile": 48}, "twice the margin of 24; the smallest is 56"),
+        (
+            {"name": "bayer-codec-m", "target": "litert", "tile": 48, "half": "decoder"},
+            "margin of 24; the smallest is 56",
+        ),
+        ({"name": "utnet-m", "target": "litert", "data": Path("/nowhere")}, "/nowhere: no folder with raw/"),
     ],
 )
 def test_bad_requests_leave_nothing_behind(request_: dict, message: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 import torch
 from toy_net import TILE, Quantised, Toy
 
-from export import verify
+from export import TARGETS, mil, verify
 from export.target import Node, audit_report, check_request, last_words, parse_metadata, quiet, staged, stamp
 from zoo.errors import ZooError
+from zoo.files import replacing
+
+HEAVY = {"executorch", "coremltools", "ai_edge_litert", "litert_torch", "onnx", "onnxruntime", "torchao", "jax"}
 
 
 @pytest.mark.parametrize(
@@ -55,14 +59,30 @@ def test_foreign_metadata_is_refused(text: str | None) -> None:
 def test_failed_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x.pte"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="half way"), staged(path) as temporary:
+    with pytest.raises(RuntimeError, match="half way"), replacing(path) as temporary:
         temporary.write_text("ne")
         raise RuntimeError("half way")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.pte"]
-    with staged(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
+
+
+def test_failed_writing_leaves_the_old_folder(tmp_path: Path) -> None:
+    path = tmp_path / "x.mlpackage"
+    path.mkdir()
+    (path / "file").write_text("old")
+    with pytest.raises(RuntimeError, match="half way"), staged(path) as temporary:
+        temporary.mkdir()
+        (temporary / "file").write_text("ne")
+        raise RuntimeError("half way")
+    assert (path / "file").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.mlpackage"]
+    with staged(path) as temporary:
+        temporary.mkdir()
+        (temporary / "other").write_text("new")
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["x.mlpackage", "x.mlpackage/other"]
 
 
 def test_audit_counts_only_delegated_int8_convolutions(tmp_path: Path) -> None:
@@ -100,6 +120,23 @@ def test_quiet_holds_back_all_but_failures(capfd: pytest.CaptureFixture[str]) ->
         os.write(2, b"a page about it\n")
         raise ZooError("the reason in one line")
     assert capfd.readouterr() == ("", "")
+    with pytest.raises(KeyboardInterrupt), quiet():
+        os.write(2, b"progress\n")
+        raise KeyboardInterrupt
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_an_import_swallows_stops_the_program_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\nexcept BaseException:\n    swallowed = True\n"
+    (tmp_path / "coremltools.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "coremltools", None)  # what is undone last: the real one, if any, comes back
+    monkeypatch.delitem(sys.modules, "coremltools")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        mil.import_coremltools()
+    assert not hasattr(sys.modules["coremltools"], "swallowed")
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 @pytest.mark.parametrize(
@@ -115,11 +152,11 @@ def test_a_process_that_failed_says_why(status: int, stderr: str, words: str) ->
     assert last_words(subprocess.CompletedProcess([], status, "", stderr)) == words
 
 
-@pytest.mark.parametrize("target", ["executorch", "litert", "coreml"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_importing_a_target_imports_no_runtime(target: str) -> None:
     code = (
         f"import sys, export.{target}; "
-        "heavy = {'executorch', 'coremltools', 'ai_edge_litert', 'litert_torch', 'torchao', 'jax'} & set(sys.modules); "
+        f"heavy = {HEAVY} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     root = Path(__file__).parents[2]

@@ -14,6 +14,7 @@ from quantize.model import snap_biases
 from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
 
 TILE = 32
+ABOUT = {"model": "toy, ä"}  # metadata of its files
 
 
 class Toy(nn.Module):

@@ -11,10 +11,10 @@ from zoo.cli import phone, profile
 from zoo.record import write_record
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "benchmark",
-        help="time an artefact: ms, ms per megapixel, memory, int8 against fp32",
+        help=help,
         description="Times artefacts, or exports models first. Each is timed in turns with its fp32 twin and with a large "
         "convolution, since only ratios of one run can be trusted. --profile times operator by operator instead.",
     )
@@ -85,11 +85,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _artifacts(args: argparse.Namespace) -> Iterator[Path]:
     """The artefacts that are asked for; those of a model are exported unless they are there, made from today's weights."""
-    from export import DEFAULT_TILE, artifact_path, export, load_source, target_module
+    from export import exported
     from zoo.errors import ZooError
     from zoo.models.registry import halves
 
-    tile = DEFAULT_TILE if args.tile is None else args.tile
     for name in args.artifact:
         if Path(name).exists():
             yield Path(name)
@@ -98,9 +97,5 @@ def _artifacts(args: argparse.Namespace) -> Iterator[Path]:
             raise ZooError(f"{name}: no such artefact; give a model name with --target to export one")
         for precision in args.precision.split(","):
             for target, half in [(t, h) for t in dict.fromkeys(args.target) for h in halves(name)]:
-                path = artifact_path(name, target, precision, tile, args.output_dir, half)
-                digest = load_source(name, precision, half)[1] if path.exists() else None
-                if digest is None or target_module(target).read_metadata(path).get("weights_sha256") != digest:
-                    options = {"precision": precision, "tile": tile, "output_dir": args.output_dir}
-                    export(name, target=target, half=half, **options)
-                yield path
+                options = {"precision": precision, "tile": args.tile, "output_dir": args.output_dir}
+                yield exported(name, target=target, half=half, **options)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from zoo.record import write_record
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "export",
-        help="write a model for Core ML, ExecuTorch, LiteRT or ONNX and verify the file",
+        help=help,
         description="Converts a model with its shipped weights, runs the file against its reference on mosaic tiles and "
         "keeps it only if every gate holds.",
     )
@@ -42,9 +43,10 @@ def run(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from export import DEFAULT_TILE, export
+    from export import export
     from zoo.models.registry import DEFAULT_MODEL, halves
 
+    _check(args)
     console = Console(stderr=True)
     packages = []
     if "darktable" in args.target:
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
                     args.name or DEFAULT_MODEL,
                     target=target,
                     precision=args.precision,
-                    tile=DEFAULT_TILE if args.tile is None else args.tile,
+                    tile=args.tile,
                     output_dir=args.output_dir,
                     data=args.data or default_data(),
                     half=half,
@@ -92,6 +94,45 @@ def run(args: argparse.Namespace) -> None:
     Console(width=max(150, Console().width)).print(table)
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what would else show after minutes, when the first target is written.
+
+    Raises:
+        ZooError: a target, model, precision, tile, folder or option that will not do.
+    """
+    from export import check_model, target_module
+    from export.verify import check_data
+    from zoo.errors import ZooError
+    from zoo.models.registry import DEFAULT_MODEL
+
+    others = [target for target in args.target if target != "darktable"]
+    for target in others:
+        target_module(target)
+    if others:
+        check_model(args.name or DEFAULT_MODEL, args.precision, args.tile)
+    if len(others) == len(args.target) and args.noise is not None:
+        raise ZooError("--noise is for --target darktable; the others are told the noise of each photo: leave it out")
+    check_data(args.data)
+    if args.record:
+        check_folder(args.record, "--record")
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Refuse a folder that cannot be written to, or not be made; it is not made yet.
+
+    Raises:
+        ZooError: such a folder.
+    """
+    from zoo.errors import ZooError
+
+    at = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=at):
+            pass
+    except OSError as error:
+        raise ZooError(f"{folder}: cannot be written to ({error.strerror}); give another {option}") from error
+
+
 def _darktable(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """A package for darktable, which is always fp32."""
     from export.darktable import DEFAULT_NOISE, package
@@ -109,4 +150,4 @@ def _darktable(args: argparse.Namespace, name: str) -> dict[str, Any]:
 def default_data() -> Path | None:
     """The project's shared data folder, where there is one."""
     folder = Path("../shared/data")
-    return folder if folder.is_dir() else None
+    return folder if (folder / "raw").is_dir() else None

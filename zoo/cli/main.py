@@ -1,7 +1,7 @@
 """The command line: ``zoo VERB ...``.
 
-Every verb is a module with ``add_parser(subparsers)``, which returns its parser, and ``run(args)``, which returns an
-exit code or None for 0. Only the module of the verb in use is imported.
+Every verb is a module with ``add_parser(subparsers, help)``, which returns its parser, and ``run(args)``, which returns
+an exit code or None for 0. Only the module of the verb in use is imported; so its line of help is kept here.
 """
 
 from __future__ import annotations
@@ -9,28 +9,31 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from zoo.errors import ZooError
 
+_UNWINDING_S = 5.0  # that removing half-written files is given
 # verb -> (module, one line of help)
 VERBS = {
     "list": ("zoo.cli.list", "list the models: size, cost, precisions"),
-    "show": ("zoo.cli.show", "show all that is known of one model"),
+    "show": ("zoo.cli.show", "show all that is known of one model, or of one file"),
     "train": ("zoo.cli.train", "train a model; stop it at any time and run it again to go on"),
     "quantize": ("zoo.cli.quantize", "quantise a trained model to int8, once for all targets"),
     "doctor": ("zoo.cli.doctor", "name what a target would run in float, outside the delegate, or not at all"),
-    "export": ("zoo.cli.export", "write a model for Core ML, ExecuTorch or LiteRT and verify the file"),
+    "export": ("zoo.cli.export", "write a model for Core ML, ExecuTorch, LiteRT or ONNX and verify the file"),
     "verify": ("zoo.cli.verify", "run an artefact against its reference and check its gates"),
     "benchmark": ("zoo.cli.benchmark", "time an artefact: ms, ms per megapixel, memory, int8 against fp32"),
     "estimate": ("zoo.cli.estimate", "estimate the int8 latency on a phone's chip: a range, not a measurement"),
-    "evaluate": ("zoo.cli.evaluate", "measure quality on held-out pictures, beside classical baselines"),
+    "evaluate": ("zoo.cli.evaluate", "measure quality beside classical methods, or rank what was measured"),
     "report": ("zoo.cli.report", "write what was measured as one HTML file and as Markdown"),
     "denoise": ("zoo.cli.denoise", "denoise and demosaic raw photos"),
     "compress": ("zoo.cli.compress", "denoise a raw photo into a small .rzc file"),
@@ -58,10 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
-        with _unwinding():
+        with _unwinding() as asked:
             args = _parser(arguments).parse_args(arguments)
             _check_threads(args)
-            return importlib.import_module(VERBS[args.verb][0]).run(args) or 0
+            code = importlib.import_module(VERBS[args.verb][0]).run(args) or 0
+        if asked:  # and a library has swallowed what that raised
+            raise _Stopped(asked[0])
+        return code
     except ZooError as error:
         return _complain(str(error), 2, debug)
     except KeyboardInterrupt:
@@ -86,14 +92,19 @@ class _Stopped(BaseException):
 
 
 @contextlib.contextmanager
-def _unwinding() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise :class:`_Stopped`, so that half-written files are removed on the way out."""
+def _unwinding() -> Iterator[list[int]]:
+    """SIGTERM and SIGHUP raise :class:`_Stopped`, so that half-written files are removed on the way out; gives what came."""
     taken: list[int] = []
+    asked: list[int] = []
+    free = -math.inf
 
-    def stop(number: int, _: object) -> NoReturn:
-        for other in taken:  # one that comes while files are removed must not keep them
-            signal.signal(other, signal.SIG_IGN)
-        raise _Stopped(number)
+    def stop(number: int, _: object) -> None:
+        nonlocal free
+        # One that comes while files are removed must not keep them; later, what the first one raised was swallowed.
+        if (now := time.monotonic()) >= free:
+            free = now + _UNWINDING_S
+            asked.append(number)
+            raise _Stopped(number)
 
     if threading.current_thread() is threading.main_thread():
         known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -102,7 +113,7 @@ def _unwinding() -> Iterator[None]:
     for number in taken:
         signal.signal(number, stop)
     try:
-        yield
+        yield asked
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
@@ -140,7 +151,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, (module, help) in VERBS.items():
         if verb == chosen:
-            own = importlib.import_module(module).add_parser(subparsers)
+            own = importlib.import_module(module).add_parser(subparsers, help)
             own.add_argument("--json", action="store_true", help="print JSON")
             own.add_argument("--debug", action="store_true", help="show the traceback of an error")
         else:

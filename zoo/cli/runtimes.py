@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from export import ARTEFACTS, PRECISIONS, exported, target_module, weights_digest
 from zoo import weights
 from zoo.errors import ZooError
 from zoo.inference.runner import TileRunner, TorchRunner
 from zoo.models.registry import check_denoiser, create_model, nearest
 
-RUNTIMES = ("torch", "integer", "executorch", "litert", "coreml", "onnx")
-PRECISIONS = ("fp32", "fp16", "int8")
-ARTEFACTS = {".pte": "executorch", ".tflite": "litert", ".mlpackage": "coreml", ".onnx": "onnx"}
+RUNTIMES = ("torch", "integer", *ARTEFACTS.values())
 _FOLDER = Path("artifacts")
 
 
@@ -74,17 +73,14 @@ def open_runner(
 
 def _exported(model: str, target: str, precision: str | None, tile: int | None, half: str) -> Path:
     """The artefact of a model with its present weights, exported now if it is not there yet."""
-    import export
 
-    create_model(model)
-    precision = precision or ("int8" if weights.path(model, quantized=True, half=half).exists() else "fp32")
-    tile = tile or export.DEFAULT_TILE
-    path = export.artifact_path(model, target, precision, tile, _FOLDER, half)
-    digest = export.weights_digest(model, precision, half)
-    if not path.exists() or export.target_module(target).read_metadata(path).get("weights_sha256") != digest:
+    def announce(path: Path) -> None:
         print(f"exporting {path}, which is needed once", file=sys.stderr)
-        export.export(model, target=target, precision=precision, tile=tile, output_dir=_FOLDER, half=half)
-    return path
+
+    precision = precision or ("int8" if weights.path(model, quantized=True, half=half).exists() else "fp32")
+    return exported(
+        model, target=target, precision=precision, tile=tile, output_dir=_FOLDER, half=half, announce=announce
+    )
 
 
 def _open_artefact(
@@ -92,9 +88,7 @@ def _open_artefact(
 ) -> tuple[str, TileRunner]:
     if runtime not in (None, target):
         raise ZooError(f"{path}: is for {target}, not {runtime}; leave --runtime out")
-    import export
-
-    module = export.target_module(target)
+    module = target_module(target)
     metadata = module.read_metadata(path)
     if precision not in (None, metadata["precision"]):
         raise ZooError(f"{path}: is {metadata['precision']}, not {precision}; leave --precision out")
@@ -118,14 +112,12 @@ def open_half(path: Path, half: str, threads: int | None = None) -> tuple[str, T
     Raises:
         ZooError: no artefact of that half, or one of other weights than those that ship.
     """
-    import export
-
     if path.suffix not in ARTEFACTS:
         raise ZooError(f"{path}: is no {', '.join(ARTEFACTS)}; `zoo export` writes them")
-    module = export.target_module(ARTEFACTS[path.suffix])
+    module = target_module(ARTEFACTS[path.suffix])
     metadata = module.read_metadata(path)
     if metadata.get("half") != half:
         raise ZooError(f"{path}: is no {half} of a compressor; `zoo export bayer-codec-m` writes one")
-    if metadata["weights_sha256"] != export.weights_digest(metadata["model"], metadata["precision"], half):
+    if metadata["weights_sha256"] != weights_digest(metadata["model"], metadata["precision"], half):
         raise ZooError(f"{path}: was exported from other weights than those that ship; export it anew")
     return metadata["model"], module.runner(path, threads=threads or 1)

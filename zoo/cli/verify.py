@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "verify",
-        help="run an artefact against its reference and check its gates",
+        help=help,
         description="Runs an artefact of `zoo export` and its reference on mosaic tiles; fails if a gate does not hold.",
     )
     parser.add_argument("artifact", type=Path, nargs="+", help=".pte, .tflite, .mlpackage or .onnx")
@@ -22,9 +22,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def run(args: argparse.Namespace) -> None:
     from export import target_module
-    from export.verify import check_gates, target_of, verify
+    from export.verify import check_data, check_gates, target_of, verify
     from zoo.cli.export import default_data
 
+    check_data(args.data)
     records = {}
     for path in args.artifact:
         parity = verify(path, data=args.data or default_data())

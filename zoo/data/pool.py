@@ -14,9 +14,8 @@ from torch import Tensor
 from zoo.errors import ZooError
 
 PICTURES = (".webp", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
-LINEAR_RANGE = (
-    16.0  # largest linear value a pool keeps; HDR panoramas reach thousands, a sensor clips at one times exposure
-)
+# Largest linear value a pool keeps; HDR panoramas reach thousands, a sensor clips at one times exposure.
+LINEAR_RANGE = 16.0
 _HASH_SIDE = 16
 _HASH_DISTANCE = 12  # of 256 bits; measured: halved and recompressed copies differ by <= 8, other photos by >= 79
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ def count_macs(model: nn.Module, in_channels: int, side: int = 64) -> float:
             module.register_forward_hook(count_pointwise)
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(count)
-    shapes(torch.zeros(1, in_channels, side, side, device="meta"))
+    with torch.device("meta"):  # what a network makes on the way, too
+        shapes(torch.zeros(1, in_channels, side, side))
     return total / side**2
 
 
@@ -57,7 +59,7 @@ def receptive_field(model: nn.Module, in_channels: int) -> tuple[int, int]:
     Raises:
         ValueError: a receptive field of thousands of pixels.
     """
-    probe = _boxes(copy.deepcopy(model)).eval().double()
+    probe = _probe_of(model)
     smallest = _PROBE
 
     def note(_: nn.Module, __: object, output: Tensor) -> None:
@@ -75,7 +77,10 @@ def receptive_field(model: nn.Module, in_channels: int) -> tuple[int, int]:
         if halo + multiple < length // 2:
             return halo, multiple
         length *= 2
-    raise ValueError(f"the receptive field does not fit a probe of {_LONGEST} packed pixels")
+    raise ValueError(
+        f"the receptive field does not fit a probe of {_LONGEST} packed pixels; attention and norms over the picture, e.g. "
+        "GroupNorm, see all of it, which tiles cannot: use BatchNorm2d, or none"
+    )
 
 
 @torch.no_grad()
@@ -88,12 +93,14 @@ def encoder_reach(encoder: nn.Module, in_channels: int) -> tuple[int, int]:
     Raises:
         ValueError: it looks further than a probe of 256 packed pixels holds.
     """
-    probe = _boxes(copy.deepcopy(encoder)).eval().double()
+    probe = _probe_of(encoder)
     stride = _PROBE // probe(torch.zeros(1, in_channels, _TALLEST_STRIDE, _PROBE, dtype=torch.float64)).shape[-1]
     halo = 0
     for axis in (-1, -2):
-        for at in range(_PROBE // 2, _PROBE // 2 + stride):
-            first = _touched(probe, in_channels, _PROBE, 2 * stride, axis, at) * stride
+        for at, where in _touched(
+            probe, in_channels, _PROBE, 2 * stride, axis, range(_PROBE // 2, _PROBE // 2 + stride)
+        ):
+            first = where * stride
             halo = max(halo, int(torch.maximum(first - at, at - (first + stride - 1)).max()))
     if halo + 2 * stride >= _PROBE // 2:
         raise ValueError(f"the encoder looks further than a probe of {_PROBE} packed pixels")
@@ -107,33 +114,45 @@ def decoder_reach(decoder: nn.Module, latents: int) -> tuple[int, int]:
     Returns:
         (halo, stride): the stride x stride positions that a latent position becomes depend on those at most ``halo`` away.
     """
-    probe = _boxes(copy.deepcopy(decoder)).eval().double()
+    probe = _probe_of(decoder)
     length = 32
     stride = probe(torch.zeros(1, latents, 2, length, dtype=torch.float64)).shape[-1] // length
     halo = 0
     for axis in (-1, -2):
-        positions = _touched(probe, latents, length, 2, axis, length // 2) // stride
-        halo = max(halo, int((positions - length // 2).abs().max()))
+        for at, where in _touched(probe, latents, length, 2, axis, [length // 2]):
+            halo = max(halo, int((where // stride - at).abs().max()))
     return halo, stride
 
 
-def _touched(probe: nn.Module, channels: int, length: int, across: int, axis: int, at: int) -> Tensor:
-    """Where along ``axis`` the output depends on the input at ``at``, in a strip ``across`` wide."""
+def _touched(
+    probe: nn.Module, channels: int, length: int, across: int, axis: int, places: Iterable[int]
+) -> Iterator[tuple[int, Tensor]]:
+    """Where along ``axis`` the output depends on the input at each of ``places``, in a strip ``across`` wide."""
     shape = [1, channels, across, across]
     shape[axis] = length
-    x = torch.zeros(shape, dtype=torch.float64)
-    x.select(axis, at).fill_(1.0)
-    return probe(x)[0].ne(0).any(0).any(-2 if axis == -1 else -1).nonzero().flatten()
+    without = probe(torch.zeros(shape, dtype=torch.float64))  # not zero where a network adds parameters of its own
+    for at in places:
+        x = torch.zeros(shape, dtype=torch.float64)
+        x.select(axis, at).fill_(1.0)
+        yield at, (probe(x) != without)[0].any(0).any(-2 if axis == -1 else -1).nonzero().flatten()
 
 
 def _reach(probe: nn.Module, in_channels: int, length: int, multiple: int, axis: int) -> int:
     """Largest distance that an impulse travels along an axis, up to half of ``length``."""
     reached = 0
-    for at in range(length // 2, length // 2 + multiple):
-        where = _touched(probe, in_channels, length, 2 * multiple, axis, at)
+    places = range(length // 2, length // 2 + multiple)
+    for at, where in _touched(probe, in_channels, length, 2 * multiple, axis, places):
         if where.numel():
             reached = max(reached, int((where - at).abs().max()))
     return reached
+
+
+def _probe_of(model: nn.Module) -> nn.Module:
+    """A copy whose layers pass on whatever they see, in double precision."""
+    probe = _boxes(copy.deepcopy(model)).eval().double()
+    for parameter in probe.parameters():  # gains that start at zero would hide what they are to let through
+        parameter.fill_(1 / parameter[0].numel() if parameter.dim() > 1 else 1)
+    return probe
 
 
 class _Box(nn.Module):
@@ -147,7 +166,6 @@ class _Box(nn.Module):
         names += ["output_padding"] if kind is nn.ConvTranspose2d else []
         geometry: dict[str, Any] = {name: getattr(conv, name) for name in names}
         self.box = kind(1, 1, **geometry, bias=False)
-        self.box.weight.fill_(1 / self.box.weight.numel())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.box(x.mean(1, keepdim=True)).expand(-1, self.outputs, -1, -1)
@@ -158,7 +176,7 @@ def _boxes(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
             setattr(module, name, _Box(child))
-        elif isinstance(child, nn.BatchNorm2d | nn.PReLU) or hasattr(child, "pointwise_macs"):
+        elif isinstance(child, nn.BatchNorm2d | nn.LayerNorm | nn.PReLU) or hasattr(child, "pointwise_macs"):
             setattr(module, name, nn.Identity())
         else:
             _boxes(child)

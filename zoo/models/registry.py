@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
@@ -82,6 +84,11 @@ class ModelSpec:
     int8: bool = True
     codec: CodecSpec | None = None
 
+    @property
+    def margin(self) -> int:
+        """What a tile of the mosaic has around its core on each side, packed pixels: the halo, up to the next multiple."""
+        return -(-self.halo // self.tile_multiple) * self.tile_multiple
+
 
 def register_model(builder: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     """Decorator: registers a builder under its function's name with ``_`` written as ``-``."""
@@ -90,10 +97,15 @@ def register_model(builder: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that match a shell pattern, sorted: those of the catalogue and those registered since."""
+    """Names that match a shell pattern, sorted: those of the catalogue and those registered since.
+
+    Of the latter without what :func:`get_spec` refuses: one bad network must not hide the others. stderr says so, once.
+    """
     from zoo.models.catalogue import load_catalogue
 
-    return sorted(fnmatch.filter(load_catalogue().keys() | _ENTRY_POINTS.keys(), pattern))
+    known = load_catalogue()
+    names = fnmatch.filter(known.keys() | _ENTRY_POINTS.keys(), pattern)
+    return sorted(name for name in names if name in known or _sound(name, _ENTRY_POINTS[name]))
 
 
 def create_model(name: str, *, pretrained: bool = False) -> nn.Module:
@@ -121,15 +133,40 @@ def get_spec(name: str) -> ModelSpec:
     return load_catalogue().get(name) or derive_spec(name)
 
 
+@cache
+def _sound(name: str, builder: Callable[[], nn.Module]) -> bool:
+    try:
+        derive_spec(name)
+    except ZooError as error:
+        print(f"warning: {' '.join(str(error).split())}; it is left out", file=sys.stderr)
+        return False
+    return True
+
+
 def derive_spec(name: str) -> ModelSpec:
-    """Specification of a registered model, with halo and cost derived from its layers and the contract."""
+    """Specification of a registered model, with halo and cost derived from its layers and the contract.
+
+    Raises:
+        ZooError: unknown name, or a network that cannot be made, run, or cut into tiles.
+    """
     import torch
 
+    builder = resolve(name)
+    try:
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay what they are
+            return _derive(name, builder().eval())
+    except ZooError:
+        raise
+    except Exception as error:  # anyone's code
+        raise ZooError(
+            f"{name}: its layers cannot be examined ({type(error).__name__}: {error}); mend the network"
+        ) from error
+
+
+def _derive(name: str, model: Any) -> ModelSpec:
     from zoo.models.analysis import count_macs, receptive_field
     from zoo.models.contracts import contract_of
 
-    with torch.device("meta"):  # no weight is looked at, and the largest models take seconds to initialise
-        model = resolve(name)().eval()
     contract = contract_of(model)
     if hasattr(model, "decoder") and hasattr(model, "priors"):
         return _derive_compressor(name, model, contract)

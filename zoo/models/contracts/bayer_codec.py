@@ -41,6 +41,37 @@ class BayerCodecContract(Contract):
         "1/128; inverse VST, then 2x depth-to-space; absolute scale, not clipped",
     }
 
+    def words_of(self, half: str, latents: int, besides: int, stride: int) -> dict[str, str]:
+        """The words that the file of a half carries: :attr:`words` with latents at the one of its ends where they are.
+
+        Args:
+            half: ``encoder`` or ``decoder``.
+            latents: how many a file has.
+            besides: twins of an encoder, fine channels of a decoder.
+            stride: sensor pixels per position.
+        """
+        total, step = latents + besides, stride // 2
+        if half == "encoder":
+            end = "output"
+            text = f"float32 [1, {total}, tile/{step}, tile/{step}], a position per {stride}x{stride} sensor pixels; {latents}"
+            text += " latents"
+            if besides:
+                text += (
+                    f" of which the first {besides} are measured twice: channel {latents}+k (a twin) is latent k once more, half "
+                    f"an int8 step apart, and the latent is (channel k + channel {latents}+k)/2 for k < {besides}"
+                )
+        else:
+            end = "input"
+            text = (
+                f"float32 [1, {total}, tile, tile], tile in positions, dequantised latents y = integer * step / 65536"
+            )
+            if besides:
+                text += (
+                    f": channels 0 to {besides - 1} are rint(128*y)/128 of the first {besides}, {besides} to {latents - 1} the "
+                    f"others as they are, {latents} to {total - 1} (fine) 8*(y - rint(128*y)/128) of the first {besides}"
+                )
+        return {**self.words, end: text}
+
     def encode(self, planes: Tensor, shot: Tensor, read: Tensor, wb: Tensor, cfa: str = "RGGB") -> Tensor:
         shown = vst.forward(planes, planes.new_tensor(vst.DISPLAY_OFFSET))
         stabilised = vst.forward(planes, bayer.curve_offset(shot, read))
