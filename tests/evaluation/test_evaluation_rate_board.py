@@ -198,7 +198,9 @@ def test_plot_has_a_panel_per_level_and_a_line_per_codec(tmp_path, monkeypatch, 
             write(tmp_path / "e", name, level=level)
         write(tmp_path / "e", "raw-ljpeg", level=level, lossless=True)
     figures, save = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: (figures.append(figure), save(figure, path)))
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, path, **how: (figures.append(figure), save(figure, path, **how))
+    )
     plot_rates(read_board(tmp_path / "e"), tmp_path / "deep" / "x.png")
     drawn = [axis for axis in figures[0].axes if axis.get_visible()]
     assert len(drawn) == panels and "lossless raw: 0.1 bpp (0 bit)" in drawn[0].get_title()

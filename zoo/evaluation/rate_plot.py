@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.evaluation.rate_board import LEVELS, RateBoard
+from zoo.files import replacing
 
 SUFFIXES = (".png", ".svg")
 
@@ -22,7 +23,7 @@ _COLOURS = {
     "bpg": "#c27ba0",
     "jpegxs": "#45818e",
 }
-_OURS = ("#c23b22", "#e69138", "#a61c5d", "#f1a7a0", "#7f6000", "#e06fb0")
+_OURS = ("#c23b22", "#e69138", "#a61c5d", "#f1a7a0", "#7f6000", "#e06fb0", "#0f8b8d", "#56c1d6")
 _DASHES = {"menon": "--", "utnet-m": "-"}  # of developers; others are dotted
 _SHOWN = (0.06, 6.0)  # bits per pixel; of lossless raws only their label is, and JPEG 2000 goes down to 0.01
 
@@ -69,11 +70,8 @@ def plot_rates(board: RateBoard, path: Path) -> None:
     }
     if drawn:
         figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=6, fontsize=8)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be written ({error.strerror}); choose another --plot") from error
+    with replacing(path, "choose another --plot", parents=True) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())
 
 
 def check_suffix(path: Path) -> None:
