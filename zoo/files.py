@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders that can take them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +43,23 @@ def replacing(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def check_folder(folder: Path, option: str = "--output-dir") -> None:
+    """Refuse a folder that cannot be written to, or not be made, before any work; it is not made yet.
+
+    Args:
+        folder: as it was given.
+        option: by which, for the error's advice.
+
+    Raises:
+        ZooError: such a folder, or a file.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if there.is_dir():
+            with tempfile.TemporaryFile(dir=there):
+                return
+    except OSError as error:
+        raise ZooError(f"{folder}: cannot be written to ({error.strerror}); give another {option}") from error
+    raise ZooError(f"{there}: is a file, not a folder; give another {option}")

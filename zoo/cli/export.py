@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +102,7 @@ def _check(args: argparse.Namespace) -> None:
     from export import check_model, target_module
     from export.verify import check_data
     from zoo.errors import ZooError
+    from zoo.files import check_folder
     from zoo.models.registry import DEFAULT_MODEL
 
     others = [target for target in args.target if target != "darktable"]
@@ -115,22 +115,6 @@ def _check(args: argparse.Namespace) -> None:
     check_data(args.data)
     if args.record:
         check_folder(args.record, "--record")
-
-
-def check_folder(folder: Path, option: str) -> None:
-    """Refuse a folder that cannot be written to, or not be made; it is not made yet.
-
-    Raises:
-        ZooError: such a folder.
-    """
-    from zoo.errors import ZooError
-
-    at = next((place for place in (folder, *folder.parents) if place.exists()), folder)
-    try:
-        with tempfile.TemporaryFile(dir=at):
-            pass
-    except OSError as error:
-        raise ZooError(f"{folder}: cannot be written to ({error.strerror}); give another {option}") from error
 
 
 def _darktable(args: argparse.Namespace, name: str) -> dict[str, Any]:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from zoo.inference.runner import TileRunner
 
 CLASSICAL = ("classical", "fp64")  # target and precision of the baselines' evidence
-# Targets that run an artefact, which may be older than the weights.
-EXPORTED = ("executorch", "litert", "coreml", "onnx")
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ def open_method(
     if name not in list_models():
         known = [*list_models(), *list_baselines()]
         raise ZooError(f"unknown method '{name}'{nearest(name, known)}; choose from {', '.join(known)}")
+    from export import TARGETS
     from zoo import weights
     from zoo.cli.runtimes import open_runner
     from zoo.evaluation import records
@@ -92,7 +91,7 @@ def open_method(
         "cost": {"params": spec.params, "gmac_per_mp": spec.gmac_per_mp},
         "versions": package_versions() | runtime_version(runner.target),
     }
-    if runner.target in EXPORTED and weights_sha256:
+    if runner.target in TARGETS and weights_sha256:  # what it runs may be older than the weights
         check_artefact(name, runner, weights_sha256)
     return Opened(network_method(runner, spec), name, runner.target, runner.precision, facts)
 

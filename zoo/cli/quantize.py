@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
 
     from quantize.qat import claim, finetune, post_training
     from zoo.cli.train import read_pool
+    from zoo.files import check_folder
     from zoo.models.compressor import Compressor
     from zoo.models.registry import check_int8, create_model
-    from zoo.training.checkpoint import check_folder
     from zoo.training.config import parse_duration
     from zoo.training.machine import StoppedError, stopped_at
 

@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from zoo.errors import ZooError
+    from zoo.files import check_folder
     from zoo.models.registry import create_model
     from zoo.training import distributed
-    from zoo.training.checkpoint import check_folder
     from zoo.training.config import load_config, parse_duration
     from zoo.training.machine import stopped_at
     from zoo.training.trainer import make_trainer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,22 +17,6 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.safetensors"
 # What a run may go on with otherwise than it began. Pictures are known by their digest, wherever they lie.
 _MAY_CHANGE = ("steps", "validate_every", "checkpoint_every", "data", "compile", "precision")
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse what cannot be a run's folder, before any work.
-
-    Raises:
-        ZooError: it, or what it is to lie in, is a file, or may not be written to.
-    """
-    try:
-        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    except OSError as error:
-        raise ZooError(f"{folder}: cannot be written to ({error.strerror}); give another folder") from error
-    if not there.is_dir():
-        raise ZooError(f"{there}: is a file, not a folder; give --output-dir another name")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ZooError(f"{there}: may not be written to; give --output-dir another folder")
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from zoo.data.pool import ImagePool
 from zoo.data.synth import RawBatch, RawSynthesizer
 from zoo.errors import ZooError
-from zoo.files import replacing
+from zoo.files import check_folder, replacing
 from zoo.models.compressor import Compressor
 from zoo.models.contracts import contract_of
 from zoo.training import distributed
 from zoo.training.allocator import keep_freed_memory
-from zoo.training.checkpoint import CHECKPOINT, check_folder, check_same_run, load_network, read_checkpoint
+from zoo.training.checkpoint import CHECKPOINT, check_same_run, load_network, read_checkpoint
 from zoo.training.config import TrainConfig
 from zoo.training.dark_channels import LIFT, DarkChannels
 from zoo.training.losses import display_psnr, restoration_loss
