@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import importlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 
 from zoo import weights
 from zoo.errors import ZooError
-from zoo.files import replacing
+from zoo.files import alone, replacing
 from zoo.models.contracts import get_contract
 from zoo.models.registry import DEFAULT_MODEL, ModelSpec, check_int8, create_model, get_spec, halves, nearest
 
@@ -169,7 +167,7 @@ def export(
         result = ExportResult(
             path, name, target, precision, tile, audit["size_bytes"], digest_of(staged), digest, parity, audit, half
         )
-        with _alone(folder):
+        with alone(folder):
             manifest = _read_manifest(folder)
             if path.is_dir():
                 shutil.rmtree(path)
@@ -315,20 +313,6 @@ def digest_of(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         total.update(str(file.relative_to(path)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time changes a folder of artefacts; the others wait. The lock is the folder's own: no file is left."""
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a network's folder may know no locks; exports one by one need none
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that can take them."""
+"""Files that appear whole or not at all; folders that can take them, and one process at a time."""
 
 from __future__ import annotations
 
@@ -43,6 +43,23 @@ def replacing(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time changes a folder; the others wait. The lock is the folder's own: no file is left.
+
+    A folder that is not there is made. What is wrong with it, writing says.
+    """
+    import fcntl
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a network's folder may know no locks; one process by itself needs none
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def check_folder(folder: Path, option: str = "--output-dir") -> None:

@@ -15,6 +15,7 @@ from zoo.evaluation import bed, evidence
 from zoo.evaluation.evidence import Growing
 from zoo.evaluation.records import ImageScore, QualityRecord
 from zoo.evaluation.run import evaluate
+from zoo.files import alone
 
 
 def score(psnr: float, bias: float = 0.0, set: str = "kodak") -> ImageScore:
@@ -227,7 +228,7 @@ def test_writing_waits_for_the_other_process(tmp_path):
     growing = Growing(record(), tmp_path)
     growing.add("kodak/a", score(30))
     thread = threading.Thread(target=growing.__exit__)
-    with evidence._alone(tmp_path):
+    with alone(tmp_path):
         thread.start()
         thread.join(0.2)
         assert thread.is_alive()

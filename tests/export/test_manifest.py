@@ -13,6 +13,7 @@ import pytest
 import export as exporting
 from export import MANIFEST, export, exported, weights_digest
 from zoo.errors import ZooError
+from zoo.files import alone
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_an_export_waits_for_the_folder_and_keeps_what_others_wrote(verified: th
     (tmp_path / "other.pte").write_bytes(b"x")
     request = {"target": "onnx", "precision": "fp32", "output_dir": tmp_path}
     thread = threading.Thread(target=export, args=("passthrough",), kwargs=request)
-    with exporting._alone(tmp_path):
+    with alone(tmp_path):
         thread.start()
         assert verified.wait(60)
         thread.join(1)

@@ -11,9 +11,8 @@ import abc
 import contextlib
 import dataclasses
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from zoo.errors import ZooError
 from zoo.evaluation import bed
-from zoo.files import replacing
+from zoo.files import alone, replacing
 
 # How often evidence is written while it grows: an interrupt costs at most this, and one picture.
 _SAVE_EVERY = 10.0  # seconds
@@ -174,21 +173,6 @@ def one_digest(
     return (ranked[-1] if ranked else []), [c for group in ranked[:-1] for c in group]
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time writes evidence to a folder; the others wait. The lock is the folder's own: no file is left."""
-    import fcntl
-
-    with contextlib.ExitStack() as stack:
-        # Writing says what is wrong with a folder; a network's may know no locks.
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-
-
 Record = TypeVar("Record", bound=Evidence)
 
 
@@ -239,7 +223,7 @@ class Growing(Generic[Record]):
             self._save()
 
     def _save(self) -> None:
-        with _alone(self.folder):
+        with alone(self.folder):
             there = type(self.record).load_current(self.record.path(self.folder))
             if there is not None and there.same_method(self.record):
                 self.record.join(there, self._ours)
