@@ -212,6 +212,7 @@ class BayerVst(Contract):
 
     name = "bayer_vst_v1"
     in_channels, out_channels, halo = IN_CHANNELS, OUT_CHANNELS, BASELINE_HALO
+    int8_step = _DETAIL_LIMIT / 127  # calibration finds 0.0106 to 0.0117
     words: ClassVar[Mapping[str, str]] = {
         "input": "float32 NCHW; planes 0-3: R, G1, G2, B of the RGGB mosaic, (raw-black)/(white-black) x white balance "
         "(green = 1), not clipped, then VST; 4-7: the same minus their 3x3 means, over 4*range, clamped to +-1.5; 8-10: "

@@ -34,6 +34,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "checkpoint_every": (0, math.inf),
     "textured": _SHARE,
     "displayed": _SHARE,
+    "rounded": _SHARE,
     "teacher_weight": _WEIGHT,
     "denoised": _SHARE,
     "picture_steps": (0, 10**9),

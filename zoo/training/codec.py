@@ -147,7 +147,8 @@ class CodecTrainer(Trainer):
     def _code(self, batch: RawBatch, quality: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
         """Decoded display values ``[N, 12, h, w]`` and bits per picture ``[N]``."""
         with self._autocast():
-            latent = self.model.encode(self._told(batch))
+            told = self._told(batch)
+            latent = self.model.encode(self._rounded(told) if training else told)
         gain, scale = self.model.gains(quality)
         scaled = latent.float() * gain[:, :, None, None]
         nearest = scaled.detach().round()

@@ -88,6 +88,8 @@ class Trainer:
         )
         self.generator = torch.Generator(self.device).manual_seed(config.seed + _SEED_STEP * distributed.rank())
         self.validation = self._validation_batches(ImagePool(held, pool.digest).to(self.device))
+        if config.rounded and not self.contract.int8_step:
+            raise ZooError(f"{config.model}: contract {self.contract.name} has no int8 input; leave 'rounded' out")
         self.teacher = Teacher(config.teacher, self.device) if config.teacher else None
         for network in (self, self.teacher):
             if network is not None and config.cfa != "bayer" and network.contract.cfa != "any":
@@ -199,13 +201,21 @@ class Trainer:
         return restoration_loss(
             self.contract,
             x,
-            self._forward(x),
+            self._forward(self._rounded(x)),
             batch,
             margin=self.config.margin,
             display_weight=self.config.display_weight,
             teacher=None if self.teacher is None else self._taught(batch),
             teacher_weight=self.config.teacher_weight,
         )
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        """Network input of which some patches are as an int8 network sees them."""
+        if not self.config.rounded:
+            return x
+        step = self.contract.int8_step
+        lots = torch.rand(x.shape[0], 1, 1, 1, generator=self.generator, device=self.device)
+        return torch.where(lots < self.config.rounded, (x / step).round() * step, x)
 
     def _extra_state(self) -> dict[str, Tensor]:
         """What else a checkpoint has to hold for the run to go on as it would have; other tasks add to it."""
