@@ -114,7 +114,7 @@ def _check_range(name: str, model: Compressor, raws: list[Tensor]) -> None:
     if most > _MOST_OUTSIDE or mean > _OUTSIDE:
         raise ZooError(
             f"{name}: {mean:.1%} of its latents go beyond -1 to 1, of one channel {most:.0%}, and int8 decoders take no others; "
-            "`python -m tools.publish RUN` scales them, quantise what that writes"
+            "`zoo publish RUN` scales them, quantise what that writes"
         )
 
 

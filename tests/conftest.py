@@ -60,7 +60,7 @@ def compressor_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     decoder = model.get_submodule("decoder")
     for correction in (decoder.step.up.weight[decoder.expand.out_channels :], decoder.mend.second.weight):
         torch.nn.init.normal_(correction.data, std=0.01)  # they start as nothing, and would see no neighbour
-    with torch.no_grad():  # within -1 to 1, as int8 decoders take them and tools/publish.py makes them
+    with torch.no_grad():  # within -1 to 1, as int8 decoders take them and `zoo publish` makes them
         contract = contract_of(model)
         seen = [model.encode(contract.encode(r.planes, r.shot, r.read, r.wb)) for r in raws]  # type: ignore[operator]
         model.rescale_latents(1 / torch.cat(seen).abs().amax((0, 2, 3)))  # type: ignore[operator]

@@ -24,7 +24,7 @@ def write_record(path: Path, kind: str, record: dict) -> None:
 
 
 def _program() -> str:
-    """What was typed before the arguments: ``zoo``, ``python -m tools.publish`` or ``python tools/photos.py``."""
+    """What was typed before the arguments: ``zoo``, ``python -m MODULE`` or ``python tools/photos.py``."""
     # Of `python -m` argv holds the file's whole path, which is of this computer and need not run as a file.
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None and not spec.name.endswith("__main__"):

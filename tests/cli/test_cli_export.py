@@ -143,7 +143,7 @@ def test_weights_that_cannot_be_quantised_are_refused(
 def test_a_compressors_own_weights_are_tied_before_they_are_quantised(
     prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run's checkpoint holds the layer that gives colours again as it was drawn: only tools/publish.py ties it."""
+    """A run's checkpoint holds the layer that gives colours again as it was drawn: only `zoo publish` ties it."""
     torch.manual_seed(0)
     trained, taken = create_model("bayer-codec-s"), []
     save_file({prefix + k: v.contiguous() for k, v in trained.state_dict().items()}, tmp_path / "w.safetensors")

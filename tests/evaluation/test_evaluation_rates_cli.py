@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from quantize.codec import post_training_halves
-from tools.publish import publish_quantized
+from quantize.publish import publish_quantized
 from zoo import weights
 from zoo.baselines import codecs
 from zoo.cli import evaluate
@@ -118,10 +118,10 @@ def test_our_compressors_are_measured_in_float_and_int8(
     config = TrainConfig(model=compressor, batch=2, patch=64)
     halves = post_training_halves(compressor, create_model(compressor, pretrained=True), pool, config)
     for quantised in halves.values():
-        publish_quantized(quantised.save(tmp_path), folder=folder)
+        publish_quantized(quantised.save(tmp_path), folder)
     stranger = dataclasses.replace(quantised, facts=quantised.facts | {"start_sha256": "0"})
     with pytest.raises(ZooError, match="made from other float weights"):
-        publish_quantized(stranger.save(tmp_path / "other"), folder=folder)
+        publish_quantized(stranger.save(tmp_path / "other"), folder)
     evidence = zoo(compressor, "--noise", "clean")
     found = RateRecord.load(evidence / f"rate-distortion-{compressor}-torch-fp32-clean.json")
     points = found.images["kodak/kodak_01"].points

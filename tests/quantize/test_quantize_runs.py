@@ -101,7 +101,7 @@ def latents(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("channel", [slice(100, 101), slice(50, 60)])
 def test_latents_beyond_the_agreed_range_are_refused(latents: Any, channel: slice) -> None:
-    with pytest.raises(ZooError, match=r"of one channel 100%.* `python -m tools.publish RUN` scales them"):
+    with pytest.raises(ZooError, match=r"of one channel 100%.* `zoo publish RUN` scales them"):
         latents(1.1, channel)
     with pytest.raises(Taken):
         latents(0.99, channel)

@@ -11,7 +11,6 @@ import torch
 from tiny_codec import fitted, probe, start, tiny_codec
 from torch import nn
 
-from tools.publish import publish
 from zoo import weights
 from zoo.cli import main
 from zoo.data.pool import ImagePool
@@ -24,6 +23,7 @@ from zoo.models.priors import cost_table, position_costs
 from zoo.models.registry import create_model
 from zoo.training.codec import _IDLE
 from zoo.training.config import TrainConfig
+from zoo.training.publish import publish
 from zoo.training.trainer import CHECKPOINT, make_trainer, read_checkpoint
 from zoo.training.transfer import averaged
 
@@ -205,9 +205,9 @@ def test_from_the_command_line_to_a_file(
     folder.mkdir()
     monkeypatch.setattr(weights, "FOLDER", folder)
     with pytest.raises(ZooError, match="no such folder of training pictures"):
-        publish(run, folder=folder, data=tmp_path / "none", licences="none")
+        publish(run, folder, data=tmp_path / "none", licences="none")
     assert list(folder.iterdir()) == []
-    publish(run, folder=folder, licences="none")
+    publish(run, folder, licences="none")
     assert sorted(p.name for p in folder.iterdir()) == [
         f"bayer-codec-s{end}" for end in ("-tables.safetensors", ".safetensors", ".yaml")
     ]

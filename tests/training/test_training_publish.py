@@ -15,12 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from quantize import QuantizedModel
-from tools.publish import publish, publish_quantized
+from quantize.publish import publish_quantized
 from zoo import weights
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
 from zoo.inference.codec import open_codec
 from zoo.models.registry import create_model
+from zoo.training.publish import publish
 from zoo.training.trainer import CHECKPOINT
 
 
@@ -33,7 +34,7 @@ def test_the_card_counts_the_steps_of_the_weights_it_started_from(tmp_path: Path
     save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
     (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
     for _ in range(2):  # once more, and it must not count twice
-        publish(tmp_path, folder=tmp_path, licences="none")
+        publish(tmp_path, tmp_path, licences="none")
         training = yaml.safe_load((tmp_path / "utnet-n.yaml").read_text())["training"]
         assert training["steps"] == (510 if before else 10)
         assert training["hours"] == (1.25 if before else 1.0)
@@ -49,11 +50,11 @@ def test_int8_weights_of_other_float_weights_are_none_any_more(tmp_path: Path, m
         yaml.safe_dump({"sha256": {"utnet-n-qat.safetensors": hashlib.sha256(b"of before").hexdigest()}})
     )
     weights.verified("utnet-n", quantized=True)
-    with pytest.raises(FileNotFoundError):  # without a log nothing is replaced
-        publish(tmp_path, folder=tmp_path, licences="none")
+    with pytest.raises(ZooError, match=r"log.jsonl: is missing or damaged"):  # and nothing is replaced
+        publish(tmp_path, tmp_path, licences="none")
     assert not (tmp_path / "utnet-n.safetensors").exists()
     (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
-    publish(tmp_path, folder=tmp_path, licences="none")
+    publish(tmp_path, tmp_path, licences="none")
     assert weights.verified("utnet-n")
     with pytest.raises(ZooError, match="no quantised weights ship"):
         weights.verified("utnet-n", quantized=True)
@@ -66,7 +67,7 @@ def test_references_ship_in_half_precision(tmp_path: Path) -> None:
         {f"average.{n}": t.clone() for n, t in state.items()}, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)}
     )
     (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
-    shipped = load_file(publish(tmp_path, folder=tmp_path, licences="none"))
+    shipped = load_file(publish(tmp_path, tmp_path, licences="none"))
     assert {t.dtype for t in shipped.values() if t.is_floating_point()} == {torch.float16}
     model = create_model("xtrans-unet-16")
     model.load_state_dict(shipped)  # in float32 again, as rounded
@@ -78,8 +79,8 @@ def test_references_ship_in_half_precision(tmp_path: Path) -> None:
 def test_so_do_reference_compressors_with_tables_of_those_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tools.publish._COUNTED_RAWS", 2)
-    monkeypatch.setattr("tools.publish._HELD_RAWS", 1)
+    monkeypatch.setattr("zoo.training.publish._COUNTED_RAWS", 2)
+    monkeypatch.setattr("zoo.training.publish._HELD_RAWS", 1)
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -91,7 +92,7 @@ def test_so_do_reference_compressors_with_tables_of_those_weights(
     state = {f"average.{n}": t.clone() for n, t in create_model("balle-bayer-ps").state_dict().items()}
     save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
     (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
-    file = publish(tmp_path, folder=tmp_path, licences="none")
+    file = publish(tmp_path, tmp_path, licences="none")
     assert {t.dtype for t in load_file(file).values() if t.is_floating_point()} == {torch.float16}
     assert file.stat().st_size < 20e6
     codec = open_codec("balle-bayer-ps", threads=1)
@@ -108,7 +109,7 @@ def test_the_card_remembers_weights_of_the_same_layers(tmp_path: Path, monkeypat
         state = {f"average.{n}": t.clone() for n, t in model.state_dict().items()}
         save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
         (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
-        file = publish(tmp_path, folder=tmp_path, licences="none")
+        file = publish(tmp_path, tmp_path, licences="none")
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
     def earlier() -> list[str]:
@@ -165,4 +166,4 @@ def test_fine_tuning_that_is_not_done_is_not_published(tmp_path: Path, monkeypat
     made = QuantizedModel("utnet-n", "qat", torch.nn.Identity(), facts)
     monkeypatch.setattr(QuantizedModel, "load", lambda path: made)
     with pytest.raises(ZooError, match=r"holds 3 of 5 steps; run `zoo quantize` again to go on"):
-        publish_quantized(tmp_path / "q.safetensors", folder=tmp_path)
+        publish_quantized(tmp_path / "q.safetensors", tmp_path)

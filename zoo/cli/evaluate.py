@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> None:
         return
     if not args.names:
         raise ZooError("nothing to measure; give NAMEs of models or classical methods, or --leaderboard")
+    if args.weights and args.output_dir is None:
+        raise ZooError(f"{EVIDENCE} is of the weights that ship; give evidence of --weights an --output-dir of its own")
     if args.data is None:
         raise ZooError("no pictures to measure on; give their folder with --data DIR")
     if args.plot is not None and args.benchmark != RATES:

@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from zoo.errors import ZooError
@@ -28,6 +29,7 @@ VERBS = {
     "show": ("zoo.cli.show", "show all that is known of one model, or of one file"),
     "train": ("zoo.cli.train", "train a model; stop it at any time and run it again to go on"),
     "quantize": ("zoo.cli.quantize", "quantise a trained model to int8, once for all targets"),
+    "publish": ("zoo.cli.publish", "make weights with a card of a finished run, for --weights"),
     "doctor": ("zoo.cli.doctor", "name what a target would run in float, outside the delegate, or not at all"),
     "export": ("zoo.cli.export", "write a model for Core ML, ExecuTorch, LiteRT or ONNX and verify the file"),
     "verify": ("zoo.cli.verify", "run an artefact against its reference and check its gates"),
@@ -39,6 +41,22 @@ VERBS = {
     "compress": ("zoo.cli.compress", "denoise a raw photo into a small .rzc file"),
     "decompress": ("zoo.cli.decompress", "make a picture of an .rzc file, or of a part of it"),
 }
+
+
+# Those that take weights by a model's name.
+WEIGHED = (
+    "list",
+    "show",
+    "train",
+    "quantize",
+    "export",
+    "verify",
+    "benchmark",
+    "evaluate",
+    "denoise",
+    "compress",
+    "decompress",
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _unwinding() as asked:
             args = _parser(arguments).parse_args(arguments)
             _check_threads(args)
-            code = importlib.import_module(VERBS[args.verb][0]).run(args) or 0
+            with _weights(args):
+                code = importlib.import_module(VERBS[args.verb][0]).run(args) or 0
         if asked:  # and a library has swallowed what that raised
             raise _Stopped(asked[0])
         return code
@@ -119,6 +138,19 @@ def _unwinding() -> Iterator[list[int]]:
             signal.signal(number, signal.SIG_DFL)
 
 
+def _weights(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """Weights of ``--weights DIR`` in front of those that ship."""
+    folder = getattr(args, "weights", None)
+    # Of `zoo quantize` it can be a file, and is looked at there.
+    if folder is None or (args.verb == "quantize" and not folder.is_dir()):
+        return contextlib.nullcontext()
+    from zoo.weights import using
+
+    if args.verb == "quantize":
+        args.weights = None
+    return using(folder)
+
+
 def _check_threads(args: argparse.Namespace) -> None:
     threads = getattr(args, "threads", None)
     if isinstance(threads, int):  # `zoo benchmark` takes a list
@@ -152,6 +184,10 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     for verb, (module, help) in VERBS.items():
         if verb == chosen:
             own = importlib.import_module(module).add_parser(subparsers, help)
+            if verb in WEIGHED and verb != "quantize":  # which takes files too
+                own.add_argument(
+                    "--weights", type=Path, metavar="DIR", help="weights of `zoo publish`, before those that ship"
+                )
             own.add_argument("--json", action="store_true", help="print JSON")
             own.add_argument("--debug", action="store_true", help="show the traceback of an error")
         else:

@@ -36,7 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.Ar
     parser.add_argument(
         "--weights",
         type=Path,
-        help="safetensors with float weights, with --sensitivity a quantised model (default: the shipped ones)",
+        metavar="PATH",
+        help="folder of `zoo publish`, or safetensors with float weights, with --sensitivity a quantised model (default: the "
+        "shipped ones)",
     )
     parser.add_argument(
         "--sensitivity", action="store_true", help="print what each tensor and layer costs in int8, the dearest first"

@@ -31,7 +31,7 @@ _GAIN_SPAN = 14.0
 _GAIN_START = 8.0
 
 
-# Latents that ship lie within -1 to 1 (tools/publish.py), where an int8 step is this.
+# Latents that ship lie within -1 to 1 (zoo/training/publish.py), where an int8 step is this.
 LATENT_STEP = 1 / 128
 TWIN_GAP = LATENT_STEP / 2
 # What a decoder's fine channels are multiplied by. Larger ones leave their weights fewer int8 steps: 16 did no better than 8.

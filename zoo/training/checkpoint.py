@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zoo.training.config import TrainConfig
 
 CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.jsonl"  # a line per validation
 # What a run may go on with otherwise than it began. Pictures are known by their digest, wherever they lie.
 _MAY_CHANGE = ("steps", "validate_every", "checkpoint_every", "data", "compile", "precision")
 

@@ -23,7 +23,7 @@ from zoo.models.compressor import Compressor
 from zoo.models.contracts import contract_of
 from zoo.training import distributed
 from zoo.training.allocator import keep_freed_memory
-from zoo.training.checkpoint import CHECKPOINT, check_same_run, load_network, read_checkpoint
+from zoo.training.checkpoint import CHECKPOINT, LOG, check_same_run, load_network, read_checkpoint
 from zoo.training.config import TrainConfig
 from zoo.training.dark_channels import LIFT, DarkChannels
 from zoo.training.losses import display_psnr, restoration_loss
@@ -303,7 +303,7 @@ class Trainer:
     def _log(self, writer: Any, loss: float | None, scores: dict[str, float]) -> None:
         self._dark.tell(self.step)
         row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": loss, "psnr": scores}
-        with (self.folder / "log.jsonl").open("a") as file:
+        with (self.folder / LOG).open("a") as file:
             file.write(json.dumps(row) + "\n")
         if writer is not None:
             if loss is not None:  # no step was left to do

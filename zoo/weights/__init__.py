@@ -1,11 +1,14 @@
-"""Shipped weights: ``<name>.safetensors`` (float), ``<name>-qat.safetensors`` (quantised), ``<name>.yaml`` (card).
+"""Weights by name: ``<name>.safetensors`` (float), ``<name>-qat.safetensors`` (quantised), ``<name>.yaml`` (card).
 
-A compressor has ``<name>-tables.safetensors`` besides: its entropy tables and the gains of its qualities.
+A compressor has ``<name>-tables.safetensors`` besides: its entropy tables and the gains of its qualities. They lie in this
+folder, or in one of `zoo publish`, which :func:`using` puts in front.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,35 +17,61 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from torch import nn
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent  # of those that ship
+_own: Path | None = None
+
+
+@contextlib.contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Within it, models whose weights lie in a folder that `zoo publish` wrote have those; the others have what ships.
+
+    Raises:
+        ZooError: no such folder, or no weights in it.
+    """
+    global _own
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "no such folder"
+        raise ZooError(f"{folder}: {what}; give the folder that `zoo publish RUN --output-dir DIR` wrote")
+    if not any(file.with_suffix(".safetensors").exists() for file in folder.glob("*.yaml")):
+        raise ZooError(f"{folder}: holds no weights with a card; write them with `zoo publish RUN --output-dir DIR`")
+    before, _own = _own, folder
+    try:
+        yield
+    finally:
+        _own = before
+
+
+def home(name: str) -> Path:
+    """Folder that a model's weights are taken from."""
+    return _own if _own is not None and (_own / f"{name}.yaml").exists() else FOLDER
 
 
 def path(name: str, *, quantized: bool = False, half: str = "") -> Path:
     """Where the weights of a model lie; the file may not exist. ``half`` of a compressor's quantised ones: they are two files."""
     part = f"{name}-{half}" if half else name
-    return FOLDER / (f"{part}-qat.safetensors" if quantized else f"{name}.safetensors")
+    return home(name) / (f"{part}-qat.safetensors" if quantized else f"{name}.safetensors")
 
 
 def tables_path(name: str) -> Path:
     """Where the entropy tables of a compressor lie; the file may not exist."""
-    return FOLDER / f"{name}-tables.safetensors"
+    return home(name) / f"{name}-tables.safetensors"
 
 
 def card(name: str, folder: Path | None = None) -> dict[str, Any] | None:
-    """The card of a model's weights (data, licences, configuration, steps, hours, device, sha256), None if none ships.
+    """The card of a model's weights (data, licences, configuration, steps, hours, device, sha256), None if it has none.
 
     Args:
         name: registered model.
-        folder: where the weights lie; None for where they ship.
+        folder: where the weights lie; None for :func:`home`.
     """
     import yaml
 
-    file = (folder or FOLDER) / f"{name}.yaml"
+    file = (folder or home(name)) / f"{name}.yaml"
     return yaml.safe_load(file.read_text()) if file.exists() else None
 
 
 def verified(name: str, *, quantized: bool = False, half: str = "") -> Path:
-    """Path of shipped weights whose sha256 is the card's.
+    """Path of weights whose sha256 is the card's.
 
     Raises:
         ZooError: no weights, no card, or a file that differs from it.
@@ -58,20 +87,22 @@ def verified_tables(name: str) -> Path:
         ZooError: as of :func:`verified`.
     """
     verified(name)  # without weights, training them is what is to be done first
-    return _verified(name, tables_path(name), "entropy tables", "python -m tools.publish RUN")
+    return _verified(name, tables_path(name), "entropy tables", "zoo publish RUN")
 
 
 def _verified(name: str, file: Path, kind: str, verb: str) -> Path:
     facts = card(name)
     if not file.exists() or facts is None or file.name not in facts["sha256"]:
-        raise ZooError(f"{name}: no {kind} ship with this version; make them with `{verb}`")
+        where = "ship with this version" if file.parent == FOLDER else f"in {file.parent}"
+        raise ZooError(f"{name}: no {kind} {where}; make them with `{verb}`")
     if hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"][file.name]:
-        raise ZooError(f"{file}: sha256 differs from its card; the file is damaged, install the package again")
+        cure = "install the package again" if file.parent == FOLDER else "publish it again"
+        raise ZooError(f"{file}: sha256 differs from its card; the file is damaged, {cure}")
     return file
 
 
 def load_weights(model: nn.Module, name: str) -> nn.Module:
-    """Load the shipped float weights of ``name`` into ``model`` (checked by sha256); returns the model.
+    """Load the float weights of ``name`` into ``model`` (checked by sha256); returns the model.
 
     Raises:
         ZooError: see :func:`verified`; or the weights do not fit the model.

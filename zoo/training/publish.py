@@ -1,19 +1,14 @@
-"""Makes shipped weights and their card from a training run: ``python -m tools.publish RUN [--quantized FILE]``.
-
-Of a compressor also its entropy tables, counted on the run's pictures.
-"""
+"""Shipped weights and their card from a training run; of a compressor also its entropy tables, counted on the run's pictures."""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import weights
-from zoo.errors import ZooError, one_line
+from zoo.errors import ZooError
 from zoo.files import replacing
+from zoo.weights.cards import earlier, update_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,14 +30,14 @@ _HELD_RAWS = 8
 _RANGE_BATCHES = 60
 
 
-def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = None, licences: str | None = None) -> Path:
+def publish(run: Path, folder: Path, *, data: Path | None = None, licences: str | None = None) -> Path:
     """Write ``<name>.safetensors`` (averaged weights) and ``<name>.yaml`` from a run's checkpoint.
 
     In float32, and the references in float16, in which 10 million parameters are 20 MB.
 
     Args:
         run: folder of the run.
-        folder: where to.
+        folder: where to; :func:`zoo.weights.using` takes it.
         data: the run's training pictures, which a compressor's tables are counted on; None for where the run had them.
         licences: of those pictures, for the card; None for what a card that ships says of the same ones.
 
@@ -50,7 +45,7 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
         path of the weights.
 
     Raises:
-        ZooError: no usable checkpoint, or one of a run that is not done; pictures that no card knows; for a compressor no
+        ZooError: no usable checkpoint or log, or a run that is not done; pictures that no card knows; for a compressor no
             pictures, or a run that has diverged.
     """
     import json
@@ -59,7 +54,7 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
 
     from zoo.codec.tables import save_tables
     from zoo.models.registry import get_spec, halves
-    from zoo.training.checkpoint import CHECKPOINT, read_checkpoint, unfinished
+    from zoo.training.checkpoint import CHECKPOINT, LOG, read_checkpoint, unfinished
     from zoo.training.transfer import averaged, spent
 
     tensors, meta = read_checkpoint(run / CHECKPOINT)
@@ -72,22 +67,27 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
     licences = licences or _known_licences(meta["data_sha256"])
     if not licences:
         raise ZooError(f"{run}: no card knows the pictures that it was trained on; give --licences TEXT for its card")
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    try:
+        scores = json.loads((run / LOG).read_text().splitlines()[-1])["psnr"]
+    except (OSError, ValueError, LookupError) as error:
+        raise ZooError(
+            f"{run / LOG}: is missing or damaged, and holds the scores for the card; `zoo train` writes it"
+        ) from error
     average = {k: v.contiguous() for k, v in averaged(tensors).items()}
     if not get_spec(name).int8:
         average = {k: v.half() if v.is_floating_point() else v for k, v in average.items()}
     facts: dict[str, Any] = {}
     if codec:  # before anything is written: it is what may fail
         average, entropy, gains, facts = _make_tables(name, average, meta, data)
-    with replacing(file := folder / f"{name}.safetensors") as made:
+    with replacing(file := folder / f"{name}.safetensors", parents=True) as made:
         made.write_bytes(save(average))
-        earlier = _earlier(made, file, name)
+        before = earlier(made, file, name)
     files, task = [file], "demosaicing" if get_spec(name).task == "demosaic" else "joint denoising and demosaicing"
     if codec:
         save_tables(folder / weights.tables_path(name).name, entropy, gains)
         files.append(folder / weights.tables_path(name).name)
         task = "joint denoising, demosaicing and compression"
-    _update_card(
+    update_card(
         folder,
         name,
         files,
@@ -100,10 +100,10 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
                 "device": meta["device"],
                 "config": meta["config"],
                 # A compressor's hold rates too; `zoo list` averages decibels only.
-                ("validation" if codec else "validation_psnr_db"): {k: round(v, 3) for k, v in log[-1]["psnr"].items()},
+                ("validation" if codec else "validation_psnr_db"): {k: round(v, 3) for k, v in scores.items()},
             },
             **({"tables": facts} if codec else {}),
-            **earlier,
+            **before,
         },
         # int8 files of other weights than these are none of this model's any more.
         gone=[weights.path(name, quantized=True, half=half).name for half in halves(name)],
@@ -112,7 +112,7 @@ def publish(run: Path, *, folder: Path = weights.FOLDER, data: Path | None = Non
 
 
 def _known_licences(digest: str) -> str | None:
-    """Of pictures with which weights that ship were trained."""
+    """Of pictures with which weights that have a card were trained."""
     from zoo.models.registry import list_models
 
     for card in map(weights.card, list_models()):
@@ -196,88 +196,3 @@ def _raws(
         synthesizer = RawSynthesizer(ImagePool(chosen, pool.digest), patch, config.noise.at(shot, read))
         for _ in range(count):
             yield synthesizer.batch(1, generator)
-
-
-def publish_quantized(source: Path, *, folder: Path = weights.FOLDER) -> Path:
-    """Copy a quantised model of `zoo quantize` beside its float weights and note it on the card.
-
-    Raises:
-        ZooError: there are no float weights, or they are not those that it was made from; fine-tuning that is not done.
-    """
-    from safetensors.torch import load_file
-
-    from quantize import QuantizedModel
-    from quantize.qat import state_sha256
-    from zoo.models.registry import create_model
-    from zoo.training.checkpoint import unfinished
-
-    model = QuantizedModel.load(source)
-    training = model.facts.get("training")
-    if training and (lacks := unfinished({"step": training["steps"], "config": training["config"]})):
-        raise ZooError(f"{source}: {lacks}; run `zoo quantize` again to go on")
-    if (facts := weights.card(model.name, folder)) is None:
-        raise ZooError(f"{model.name}: publish its float weights first")
-    network = create_model(model.name)
-    network.load_state_dict(load_file(folder / weights.path(model.name).name))
-    if model.facts.get("start_sha256") != state_sha256(network):
-        raise ZooError(f"{source}: was made from other float weights than {model.name} has; quantise those")
-    file = folder / weights.path(model.name, quantized=True, half=model.half).name
-    with replacing(file) as made:
-        shutil.copyfile(source, made)
-        earlier = _earlier(made, file, model.name)
-    record = {"recipe": model.recipe, **model.facts}
-    noted = {"quantization": {**facts.get("quantization", {}), model.half: record} if model.half else record}
-    _update_card(folder, model.name, [file], facts | noted | earlier)
-    return file
-
-
-def _earlier(made: Path, file: Path, name: str) -> dict[str, dict[str, list[str]]]:
-    """What the card says of files before ``made``, which is to replace ``file``, that hold the same layers: times measured with
-    them still hold.
-    """
-    before = weights.card(name, file.parent) or {}
-    earlier = {n: list(digests) for n, digests in before.get("earlier", {}).items()}
-    if not file.exists() or _layers(file) != _layers(made):
-        earlier.pop(file.name, None)
-    elif file.read_bytes() != made.read_bytes():
-        earlier.setdefault(file.name, []).append(hashlib.sha256(file.read_bytes()).hexdigest())
-    return {"earlier": earlier}
-
-
-def _layers(file: Path) -> dict[str, tuple[list[int], str]]:
-    """Shape and type of every tensor of a safetensors file, by name."""
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as tensors:
-        parts = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-        return {name: (part.get_shape(), part.get_dtype()) for name, part in parts.items()}
-
-
-def _update_card(folder: Path, name: str, files: list[Path], facts: dict, gone: Sequence[str] = ()) -> None:
-    import yaml
-
-    before = (weights.card(name, folder) or {}).get("sha256", {})
-    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    facts["sha256"] = {**{k: v for k, v in before.items() if k not in gone}, **digests}
-    with replacing(folder / f"{name}.yaml") as made:
-        made.write_text(yaml.safe_dump(facts, sort_keys=False, width=120))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, nargs="?", help="folder of a finished `zoo train`")
-    parser.add_argument("--quantized", type=Path, help="file of `zoo quantize`")
-    parser.add_argument(
-        "--data", type=Path, help="training pictures of a compressor's run (default: where it had them)"
-    )
-    parser.add_argument(
-        "--licences", help="of the training pictures, for the card (default: what shipped cards say of the same ones)"
-    )
-    arguments = parser.parse_args()
-    if arguments.run is None and arguments.quantized is None:
-        parser.error("nothing to publish; give a run or --quantized FILE")
-    with one_line():
-        if arguments.run:
-            print(publish(arguments.run, data=arguments.data, licences=arguments.licences))
-        if arguments.quantized:
-            print(publish_quantized(arguments.quantized))
