@@ -24,8 +24,8 @@ from export import digest_of, load_source, target_module, versions
 from export.target import SHAPE_KEYS, Runner, contract_in, last_words, shapes_in
 from export.verify import encode_centre, target_of
 from zoo.errors import ZooError
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
 from zoo.models.contracts import Contract
+from zoo.models.contracts.bayer_vst import IN_CHANNELS, OUT_CHANNELS
 from zoo.processor import processor_name
 
 # 128 channels: the widest plain 3x3 stack still gains nothing at 256 (974 against 989 GOPS, one thread).

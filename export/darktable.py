@@ -34,7 +34,7 @@ from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
 from zoo.evaluation.bed import LEVELS, WB_GAINS
 from zoo.files import replacing
-from zoo.models.contract import CONTRACT, decode, encode, malvar_weight
+from zoo.models.contracts.bayer_vst import CONTRACT, decode, encode, malvar_weight
 from zoo.models.registry import ModelSpec, get_spec, nearest
 from zoo.raw.noise import NoiseProfile
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.models.balle import GDN
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
+from zoo.models.contracts.bayer_vst import IN_CHANNELS, OUT_CHANNELS
 from zoo.models.layers import BilinearUp
 
 WIDTH = 16

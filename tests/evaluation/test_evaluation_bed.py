@@ -14,9 +14,8 @@ from zoo.errors import ZooError
 from zoo.evaluation import bed
 from zoo.evaluation.network import network_method
 from zoo.inference.runner import TorchRunner
-from zoo.models import contract
+from zoo.models.contracts import bayer_vst
 from zoo.models.registry import ModelSpec
-from zoo.training.trainer import VALIDATION_LEVELS
 
 
 def srgb(seed: int = 0, height: int = 64, width: int = 72) -> np.ndarray:
@@ -25,10 +24,6 @@ def srgb(seed: int = 0, height: int = 64, width: int = 72) -> np.ndarray:
 
 def oracle(scene: bed.Scene) -> bed.Method:
     return lambda mosaic, wb, shot, read: scene.truth
-
-
-def test_levels_are_those_of_the_training():
-    assert bed.LEVELS == VALIDATION_LEVELS
 
 
 def test_camera_matrix_keeps_white_and_range():
@@ -152,7 +147,7 @@ def test_wrong_folders_and_sets_are_refused(pictures_dir, tmp_path):
 
 
 # Halo 3: two packed pixels of Toy's, one of the contract's detail planes.
-SPEC = ModelSpec("toy", "toy", "denoise+demosaic", "bayer_vst_v1", contract.IN_CHANNELS, 12, 3, 4, 0, 0)
+SPEC = ModelSpec("toy", "toy", "denoise+demosaic", "bayer_vst_v1", bayer_vst.IN_CHANNELS, 12, 3, 4, 0, 0)
 
 
 class Toy(nn.Module):
@@ -161,7 +156,7 @@ class Toy(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.near = nn.Conv2d(contract.IN_CHANNELS, 12, 5, padding=2)
+        self.near = nn.Conv2d(bayer_vst.IN_CHANNELS, 12, 5, padding=2)
         self.grid = nn.Parameter(torch.randn(1, 12, 4, 4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -172,7 +167,7 @@ class Tiled(TorchRunner):
     tile = 16
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        assert x.shape == (1, contract.IN_CHANNELS, 16, 16)
+        assert x.shape == (1, bayer_vst.IN_CHANNELS, 16, 16)
         return super().__call__(x)
 
 
@@ -198,8 +193,8 @@ def test_network_without_correction_is_the_linear_demosaic_of_the_contract(size)
     planes = np.stack([cut[0::2, 0::2], cut[0::2, 1::2], cut[1::2, 0::2], cut[1::2, 1::2]])
     gains = torch.tensor([[bed.WB_GAINS[i] for i in (0, 1, 2)]])
     shot, read = torch.tensor([scene.shot]) * gains, torch.tensor([scene.read]) * gains**2
-    x = contract.encode(torch.from_numpy(planes)[None] * gains[0, [0, 1, 1, 2], None, None], shot, read)
-    expected = contract.decode(x, torch.zeros(1, 12, *x.shape[2:]), shot, read)[0].numpy()
+    x = bayer_vst.encode(torch.from_numpy(planes)[None] * gains[0, [0, 1, 1, 2], None, None], shot, read)
+    expected = bayer_vst.decode(x, torch.zeros(1, 12, *x.shape[2:]), shot, read)[0].numpy()
     assert np.abs(result[:, 4:58, 4:66] - expected[:, 4:58, 4:66]).max() < 1e-5
 
 

@@ -14,7 +14,7 @@ from toy_net import TILE, Quantised, Toy, tile_input
 
 from export import PRECISIONS, coreml
 from zoo.errors import ZooError
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
+from zoo.models.contracts.bayer_vst import IN_CHANNELS, OUT_CHANNELS
 
 pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="parity bounds are those of the interpreter")
 

@@ -14,11 +14,12 @@ pytest.importorskip("onnxruntime", reason="the onnx target's libraries are not i
 
 from export.darktable import package, packed_session
 from export.verify import centre_planes
-from zoo.data.scene import WHITE_BALANCE, synthetic_raw
+from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
 from zoo.evaluation.bed import LEVELS
 from zoo.models.contracts import contract_of
 from zoo.models.registry import create_model, list_models
+from zoo.raw.typical import WHITE_BALANCE
 
 TILE = 96
 MODEL = "utnet-n"

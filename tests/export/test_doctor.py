@@ -21,8 +21,8 @@ from zoo import weights
 from zoo.cli.main import main
 from zoo.errors import ZooError
 from zoo.models.balle import GDN
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
 from zoo.models.contracts import contract_of
+from zoo.models.contracts.bayer_vst import IN_CHANNELS, OUT_CHANNELS
 from zoo.models.layers import fold_norms
 from zoo.models.registry import create_model, get_spec, halves, list_models
 

@@ -14,7 +14,7 @@ from toy_net import TILE, Quantised, Toy, quantised, tile_input
 from export import PRECISIONS, executorch, litert
 from quantize.model import snap_biases
 from zoo.errors import ZooError
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
+from zoo.models.contracts.bayer_vst import IN_CHANNELS, OUT_CHANNELS
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from export.verify import tiles_of
 from quantize import QuantizedModel
 from quantize.calibrate import calibrate
 from quantize.recipe import prepare
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
 from zoo.models.contracts import get_contract
+from zoo.models.contracts.bayer_vst import IN_CHANNELS, OUT_CHANNELS
 from zoo.models.registry import create_model, get_spec
 
 

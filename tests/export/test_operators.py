@@ -17,7 +17,7 @@ from export.operators import EVIDENCE, PAGE, PRECISIONS, Source, measure, one_li
 from export.operators_page import render
 from export.rules import RULES, SEVERITY
 from zoo.errors import ZooError
-from zoo.models.contract import IN_CHANNELS
+from zoo.models.contracts.bayer_vst import IN_CHANNELS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = read_records(ROOT / EVIDENCE)

@@ -16,7 +16,7 @@ from toy_net import ABOUT, TILE, Toy, tile_input
 
 from export import PRECISIONS, TARGETS, target_module
 from zoo.errors import ZooError
-from zoo.models.contract import IN_CHANNELS
+from zoo.models.contracts.bayer_vst import IN_CHANNELS
 
 TOLERANCES = {"fp32": 5e-6, "fp16": 1e-2}
 OWN_TOLERANCES = {"onnx": {"fp32": 1e-4, "fp16": 2e-2}}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from export.target import quiet
 from quantize.model import snap_biases
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
+from zoo.models.contracts.bayer_vst import IN_CHANNELS, OUT_CHANNELS
 
 TILE = 32
 ABOUT = {"model": "toy, ä"}  # metadata of its files

@@ -14,7 +14,7 @@ from torch import nn
 from zoo.inference.restore import restore
 from zoo.inference.runner import TileRunner, TorchRunner
 from zoo.models.analysis import receptive_field
-from zoo.models.contract import BASELINE_HALO, IN_CHANNELS, OUT_CHANNELS
+from zoo.models.contracts.bayer_vst import BASELINE_HALO, IN_CHANNELS, OUT_CHANNELS
 from zoo.models.registry import ModelSpec
 from zoo.models.utnet import CompactUtNet
 from zoo.raw import NoiseProfile, RawImage

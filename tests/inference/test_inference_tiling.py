@@ -11,7 +11,7 @@ import torch
 from zoo.errors import ZooError
 from zoo.inference.restore import restore
 from zoo.inference.tiling import DEFAULT_TILE, mirror, plan
-from zoo.models import contract
+from zoo.models.contracts import bayer_vst
 from zoo.raw import BAYER_PHASES
 
 SIZES = [(96, 128), (97, 131), (2, 3), (5, 2), (33, 7), (61, 202)]
@@ -62,8 +62,8 @@ def test_the_whole_frame_is_the_network_on_the_mirrored_mosaic(float_net, raw_of
     planes = torch.from_numpy(np.stack([r * 2, g1, g2, b * 1.5]))[None].float()
     noise = raw.noise.balanced(raw.wb)
     shot, read = torch.tensor([noise.shot]), torch.tensor([noise.read])
-    x = contract.encode(planes, shot, read)[..., 1:-1, 1:-1]  # without the ring whose detail planes lack neighbours
-    y = contract.decode(x, torch.from_numpy(float_net.runner(x.numpy())), shot, read)[0].numpy()
+    x = bayer_vst.encode(planes, shot, read)[..., 1:-1, 1:-1]  # without the ring whose detail planes lack neighbours
+    y = bayer_vst.decode(x, torch.from_numpy(float_net.runner(x.numpy())), shot, read)[0].numpy()
     expected = y[:, 2 * margin + 1 :, 2 * margin :][:, :62, :90]
     np.testing.assert_allclose(whole(raw, float_net, tile=192), expected, atol=1e-5)
 

@@ -6,11 +6,11 @@ from torch import nn
 
 from zoo.errors import ZooError
 from zoo.inference.denoise import denoise
-from zoo.models import contract as bayer
 from zoo.models.analysis import decoder_reach, encoder_reach
 from zoo.models.balle import GDN, BalleDecoder, BalleEncoder
 from zoo.models.bayer_codec import BayerCodec, Decoder, Mend, Step
 from zoo.models.compressor import ANCHORS, Compressor, merge_twins
+from zoo.models.contracts import bayer_vst as bayer
 from zoo.models.contracts import get_contract
 from zoo.models.contracts.bayer_codec import CONTRACT as DISPLAY
 from zoo.models.denoise_compress import Denoised, DenoiseThenCompress

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from zoo.baselines.demosaic import menon
 from zoo.data.synth import mosaic
 from zoo.errors import ZooError
-from zoo.models import contract as bayer
+from zoo.models.contracts import bayer_vst as bayer
 from zoo.models.contracts import contract_of, documentation, get_contract, list_contracts
 from zoo.models.contracts.bayer_codec import BayerCodecContract
 from zoo.models.contracts.bayer_codec_v4 import BASE, SPAN

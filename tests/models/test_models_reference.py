@@ -6,7 +6,7 @@ from torch import nn
 
 from zoo.errors import ZooError
 from zoo.models.analysis import receptive_field
-from zoo.models.contract import linear_demosaic
+from zoo.models.contracts.bayer_vst import linear_demosaic
 from zoo.models.demosaic_cnn import DemosaicCnn
 from zoo.models.layers import LinearDemosaic, fold_norms
 from zoo.models.pmrid import PMRID, DecoderStage, EncoderBlock

@@ -5,8 +5,8 @@ import torch
 
 from zoo import list_models
 from zoo.errors import ZooError
-from zoo.models import contract
 from zoo.models.analysis import count_macs, receptive_field
+from zoo.models.contracts import bayer_vst
 from zoo.models.registry import create_model, derive_spec, get_spec
 from zoo.models.utnet import CompactUtNet
 
@@ -40,13 +40,13 @@ def test_macs_by_hand() -> None:
     model = CompactUtNet((16,), (1,), (), head_width=8)
     skip, stem, body = 9 * 12 * 8, 12 * 16 * 4 / 4, 9 * 16 * 16 / 4
     expand, head = 16 * 8, 9 * 8 * 12
-    assert count_macs(model, contract.IN_CHANNELS) == skip + stem + body + expand + head
+    assert count_macs(model, bayer_vst.IN_CHANNELS) == skip + stem + body + expand + head
 
 
 def test_halo_bounds_what_an_output_depends_on() -> None:
     torch.manual_seed(0)
     model = create_model("utnet-n")
-    halo, multiple = receptive_field(model, contract.IN_CHANNELS)
+    halo, multiple = receptive_field(model, bayer_vst.IN_CHANNELS)
     model = model.double()
     assert multiple == 8
     x = torch.randn(1, 12, 96, 96, dtype=torch.float64)

@@ -20,7 +20,7 @@ from quantize.sensitivity import SwitchedNetwork, sensitivity, sqnr
 from zoo.cli.main import main
 from zoo.data.scene import synthetic_raw
 from zoo.evaluation.bed import LEVELS
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
+from zoo.models.contracts.bayer_vst import IN_CHANNELS, OUT_CHANNELS
 
 
 class Net(nn.Module):

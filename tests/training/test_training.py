@@ -20,8 +20,8 @@ from zoo.data.pool import ImagePool, decode_linear, difference_hash
 from zoo.data.scene import linear_scene, synthetic_raw
 from zoo.data.synth import NoiseRange, RawBatch, RawSynthesizer, mosaic
 from zoo.errors import ZooError
-from zoo.models.contract import curve_offset, working_range
 from zoo.models.contracts import contract_of
+from zoo.models.contracts.bayer_vst import curve_offset, working_range
 from zoo.models.registry import create_model
 from zoo.models.utnet import CompactUtNet
 from zoo.raw import srgb_encode, vst

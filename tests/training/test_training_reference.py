@@ -42,7 +42,7 @@ def pool() -> ImagePool:
 
 @pytest.fixture(autouse=True)
 def small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.training.trainer.VALIDATION_LEVELS", {"iso3200": (5e-3, 1.9e-4)})
+    monkeypatch.setattr("zoo.training.trainer.NOISE_LEVELS", {"iso3200": (5e-3, 1.9e-4)})
 
 
 def tiny(seed: int = 0) -> CompactUtNet:

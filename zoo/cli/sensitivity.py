@@ -107,15 +107,16 @@ def _validation(name: str, folder: Path) -> tuple[dict[str, Any], Callable[[str,
     from zoo.data.pool import ImagePool
     from zoo.data.synth import RawSynthesizer
     from zoo.models.contracts import contract_of
+    from zoo.raw.typical import NOISE_LEVELS
     from zoo.training.config import TrainConfig
     from zoo.training.losses import display_psnr
-    from zoo.training.trainer import VALIDATION_LEVELS, held_back
+    from zoo.training.trainer import held_back
 
     pool = read_pool(folder, PATCH)
     held = ImagePool(held_back(pool.images), pool.digest)
     contract, noise = contract_of(None, name), TrainConfig(model=name).noise
     batches, inputs = {}, {}
-    for level, (shot, read) in VALIDATION_LEVELS.items():
+    for level, (shot, read) in NOISE_LEVELS.items():
         synthesizer = RawSynthesizer(held, PATCH, noise.at(shot, read))
         raws = batches[level] = synthesizer.batch(PATCHES, torch.Generator().manual_seed(7))
         inputs[level] = contract.encode(raws.planes, raws.shot, raws.read, raws.wb, raws.cfa)

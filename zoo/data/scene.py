@@ -6,10 +6,8 @@ import numpy as np
 
 from zoo.raw.image import RawImage
 from zoo.raw.noise import NoiseProfile
+from zoo.raw.typical import CAMERA_TO_SRGB, WHITE_BALANCE
 
-# A phone main camera's daylight gains and matrix; the matrix is the mean of 404 tuning matrices of 65 sensors (libcamera).
-WHITE_BALANCE = (2.0, 1.0, 1.7)
-CAMERA_TO_SRGB = ((1.81, -0.55, -0.26), (-0.43, 1.88, -0.45), (-0.03, -0.81, 1.84))
 BLACK, WHITE = 256, 4095  # a 12-bit sensor
 
 

@@ -30,6 +30,7 @@ from zoo.evaluation import metrics
 from zoo.evaluation.method import Array, Method, Picture, Scores, Triple, inner, run
 from zoo.models.registry import nearest
 from zoo.raw.colour import SRGB_TO_XYZ, srgb_decode, srgb_encode
+from zoo.raw.typical import CAMERA_TO_SRGB, NOISE_LEVELS, WHITE_BALANCE
 
 BENCHMARK = "bayer"
 # Of what all benchmarks compute; a change that moves numbers or adds some raises it, and older evidence is then not
@@ -39,18 +40,11 @@ VERSION = 2
 SHADOW_BIAS = ("shadow_bias_r", "shadow_bias_g", "shadow_bias_b")
 METRICS = ("psnr", "ssim", "ms_ssim", "texture", "psnr_linear", "ssim_linear", *SHADOW_BIAS)
 
-# Balanced camera RGB -> linear sRGB: mean of libcamera's tuning matrices. Rows sum to 1, so that white stays white.
-CAMERA_MATRIX = np.array([[1.81, -0.55, -0.26], [-0.43, 1.88, -0.45], [-0.03, -0.81, 1.84]])
-WB_GAINS: Triple = (2.0, 1.0, 1.7)
+CAMERA_MATRIX = np.array(CAMERA_TO_SRGB)
+WB_GAINS: Triple = WHITE_BALANCE
 LUMINANCE = np.asarray(SRGB_TO_XYZ[1] @ CAMERA_MATRIX, np.float32)  # of balanced camera RGB; sums to 1
 
-# (S, O) of var = S*x + O in raw units; medians of measured phones up to ISO 3200, ISO 12,800 by the same law.
-LEVELS: dict[str, tuple[float, float]] = {
-    "clean": (0.0, 0.0),
-    "iso800": (1.2e-3, 9.4e-6),
-    "iso3200": (5e-3, 1.9e-4),
-    "iso12800": (2e-2, 1.6e-3),
-}
+LEVELS = NOISE_LEVELS
 
 # Benchmark sets by the beginning of their files' names. Any other picture belongs to the set named after its folder.
 SETS = {

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.models.compressor import FINE, PRIORS, TWIN_GAP, Compressor
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS, malvar_weight
 from zoo.models.contracts.bayer_codec_v4 import BASE, CONTRACT, OUTPUT_GAP, PLANES, SPAN
+from zoo.models.contracts.bayer_vst import IN_CHANNELS, OUT_CHANNELS, malvar_weight
 from zoo.models.registry import register_model
 from zoo.models.utnet import CompactUtNet
 

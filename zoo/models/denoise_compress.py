@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.models import contract
 from zoo.models.balle import LATENTS, BalleDecoder, BalleEncoder
 from zoo.models.compressor import PRIORS, Compressor
+from zoo.models.contracts import bayer_vst
 from zoo.models.layers import LinearDemosaic
 from zoo.models.registry import register_model
 from zoo.models.utnet import utnet_m
@@ -38,7 +38,7 @@ class Denoised(nn.Module):
         offset, shown = root.square().clamp(vst.MIN_OFFSET, vst.MAX_OFFSET), x.new_tensor(vst.DISPLAY_OFFSET)
         mosaic = vst.forward(vst.inverse(x[:, :4], shown), offset)
         correction = self.network(torch.cat([mosaic, x[:, 4:]], 1))
-        stabilised = self.demosaic(mosaic) + correction * (contract.MIN_RANGE + (sigma / 2).square())
+        stabilised = self.demosaic(mosaic) + correction * (bayer_vst.MIN_RANGE + (sigma / 2).square())
         return vst.forward(vst.inverse(stabilised, offset), shown)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from zoo.models.contract import malvar_weight
+from zoo.models.contracts.bayer_vst import malvar_weight
 
 LEVELS = 4  # halvings of the classical U-Net; its grid must be a multiple of 2**LEVELS
 
@@ -50,8 +50,8 @@ class UNet(nn.Module):
 class LinearDemosaic(nn.Conv2d):
     """The contract's linear demosaic (Malvar 2004) as a layer without parameters: ``[N, 4, h, w] -> [N, 12, h, w]``.
 
-    It pads with zeros where :func:`zoo.models.contract.linear_demosaic` replicates: not every delegate replicates, and only
-    the outermost pixel of a tile's margin differs.
+    It pads with zeros where :func:`~zoo.models.contracts.bayer_vst.linear_demosaic` replicates: not every delegate replicates,
+    and only the outermost pixel of a tile's margin differs.
     """
 
     def __init__(self) -> None:

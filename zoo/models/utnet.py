@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.models.contract import IN_CHANNELS, OUT_CHANNELS
+from zoo.models.contracts.bayer_vst import IN_CHANNELS, OUT_CHANNELS
 from zoo.models.registry import register_model
 
 
@@ -34,7 +34,8 @@ class CompactUtNet(nn.Module):
         head_depth: 3x3 convolutions of that branch between the sum with the pyramid and the head.
 
     Shape:
-        float ``[N, 12, h, w]`` -> ``[N, 12, h, w]`` (see :mod:`zoo.models.contract`); h and w multiples of ``2**len(widths)``.
+        float ``[N, 12, h, w]`` -> ``[N, 12, h, w]`` (see :mod:`~zoo.models.contracts.bayer_vst`); h and w multiples of
+        ``2**len(widths)``.
     """
 
     # Tensors whose magnitude training keeps below a limit (Trainer adds a penalty): they lie at packed resolution, where an

@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.models.contract import OUT_CHANNELS
+from zoo.models.contracts.bayer_vst import OUT_CHANNELS
 from zoo.models.layers import BilinearUp, LinearDemosaic, UNet, initialise
 from zoo.models.registry import register_model
 
@@ -62,7 +62,7 @@ class UtNet2(_Reference):
         width: channels at packed resolution.
 
     Shape:
-        float ``[N, 12, h, w]`` -> ``[N, 12, h, w]`` (see :mod:`zoo.models.contract`); h and w multiples of 16.
+        float ``[N, 12, h, w]`` -> ``[N, 12, h, w]`` (see :mod:`zoo.models.contracts.bayer_vst`); h and w multiples of 16.
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -84,7 +84,7 @@ class UtNet2FullResolution(_Reference):
             bilinear 2x of the packed planes (their "preupsample").
 
     Shape:
-        float ``[N, 12, h, w]`` -> ``[N, 12, h, w]`` (see :mod:`zoo.models.contract`); h and w multiples of 8.
+        float ``[N, 12, h, w]`` -> ``[N, 12, h, w]`` (see :mod:`zoo.models.contracts.bayer_vst`); h and w multiples of 8.
     """
 
     def __init__(self, width: int = 32, *, demosaic: bool) -> None:

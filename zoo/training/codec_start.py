@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from zoo.data.synth import RawSynthesizer
 from zoo.models.bayer_codec import STRIDE, BayerCodec, Decoder, Encoder
 from zoo.models.compressor import ANCHORS, merge_twins
-from zoo.models.contract import OUT_CHANNELS
 from zoo.models.contracts.bayer_codec_v4 import CENTRE, opponent
+from zoo.models.contracts.bayer_vst import OUT_CHANNELS
 from zoo.models.priors import ManyPriors, cost_table, position_costs
 from zoo.raw import vst
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from zoo.data.synth import RawBatch, mosaic
 from zoo.errors import ZooError
-from zoo.models import contract as bayer
 from zoo.models.contracts import Contract
+from zoo.models.contracts import bayer_vst as bayer
 from zoo.raw import vst
 from zoo.raw.vst import DISPLAY_OFFSET
 

@@ -187,12 +187,12 @@ def _raws(
 
     from zoo.data.pool import ImagePool
     from zoo.data.synth import RawSynthesizer
-    from zoo.training.trainer import VALIDATION_LEVELS
+    from zoo.raw.typical import NOISE_LEVELS
 
     large = [i for i in pictures if min(i.shape[:2]) >= _FITTED_PATCH]
     patch, chosen = (_FITTED_PATCH, large) if large else (config.patch, list(pictures))
     generator = torch.Generator().manual_seed(seed)
-    for shot, read in VALIDATION_LEVELS.values():
+    for shot, read in NOISE_LEVELS.values():
         synthesizer = RawSynthesizer(ImagePool(chosen, pool.digest), patch, config.noise.at(shot, read))
         for _ in range(count):
             yield synthesizer.batch(1, generator)

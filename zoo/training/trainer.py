@@ -21,6 +21,7 @@ from zoo.errors import ZooError
 from zoo.files import check_folder, replacing
 from zoo.models.compressor import Compressor
 from zoo.models.contracts import contract_of
+from zoo.raw.typical import NOISE_LEVELS
 from zoo.training import distributed
 from zoo.training.allocator import keep_freed_memory
 from zoo.training.checkpoint import CHECKPOINT, LOG, check_same_run, load_network, read_checkpoint
@@ -31,14 +32,8 @@ from zoo.training.machine import STOPS, StopSignal, computes_bf16, device_name, 
 from zoo.training.optim import make_optimizers
 from zoo.training.transfer import NOTHING, Teacher, cost, load_initial, part
 
-__all__ = ["CHECKPOINT", "VALIDATION_LEVELS", "Trainer", "held_back", "make_trainer", "read_checkpoint", "trained_on"]
+__all__ = ["CHECKPOINT", "Trainer", "held_back", "make_trainer", "read_checkpoint", "trained_on"]
 
-VALIDATION_LEVELS = {
-    "clean": (0.0, 0.0),
-    "iso800": (1.2e-3, 9.4e-6),
-    "iso3200": (5e-3, 1.9e-4),
-    "iso12800": (2e-2, 1.6e-3),
-}
 _VALIDATED = 192  # sensor pixels a side of a validation patch, where pictures are as large
 _LAST = 1e-3  # learning rate of the last step, of the peak's
 _SEED_STEP = 1_000_003  # between the processes of one run
@@ -262,7 +257,7 @@ class Trainer:
         noisy = self.config.noise.clean < 1
         # 16 and 6 divide it: positions of a compressor, X-Trans cells. Pictures need only hold a patch of training.
         side = min(_VALIDATED, *(min(i.shape[:2]) for i in pool.images)) // 48 * 48 or self.config.patch
-        levels = {level: (s, o, 0.0) for level, (s, o) in VALIDATION_LEVELS.items() if noisy or not s}
+        levels = {level: (s, o, 0.0) for level, (s, o) in NOISE_LEVELS.items() if noisy or not s}
         if self.config.displayed:
             levels["displayed"] = (0.0, 0.0, 1.0)
         cfa = "xtrans" if self.config.cfa == "xtrans" else "bayer"

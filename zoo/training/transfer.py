@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from zoo.data.synth import RawBatch
 from zoo.errors import ZooError
 from zoo.models.compressor import KEPT, TOLD
-from zoo.models.contract import curve_offset
 from zoo.models.contracts import contract_of
+from zoo.models.contracts.bayer_vst import curve_offset
 from zoo.models.registry import check_denoiser, check_removes_noise, create_model, list_models
 from zoo.models.utnet import CompactUtNet
 from zoo.raw import vst

@@ -39,7 +39,7 @@ DEFAULT_CONTRACT = "bayer_vst_v1"
 
 # Name -> module, which documents the contract in its docstring and holds it as ``CONTRACT``.
 _HOMES = {
-    "bayer_vst_v1": "zoo.models.contract",
+    "bayer_vst_v1": "zoo.models.contracts.bayer_vst",
     "ksigma_bayer_v1": "zoo.models.contracts.ksigma_bayer",
     "demosaiced_rgb_v1": "zoo.models.contracts.demosaiced_rgb",
     "cfa_masks_v1": "zoo.models.contracts.cfa_masks",

@@ -1,8 +1,8 @@
 """What goes into the halves of a compressor and what comes out: the contract ``bayer_codec_v1``.
 
-* encoder: float32 ``[N, 12, h, w]``, the input of ``bayer_vst_v1`` (:mod:`zoo.models.contract`) but for the first four planes,
-  which are the mosaic in the curve of the decoder's output -> latents ``[N, C, h/s, w/s]``. So what transforms the picture into
-  latents and back can be linear at any noise; noise-relative detail is in the other planes;
+* encoder: float32 ``[N, 12, h, w]``, the input of ``bayer_vst_v1`` but for the first four planes, which are the mosaic in the
+  curve of the decoder's output -> latents ``[N, C, h/s, w/s]``. So what transforms the picture into latents and back can be
+  linear at any noise; noise-relative detail is in the other planes;
 * between them: ``round(latent * gain)`` is what a file holds, ``integer * step`` what the decoder gets
   (:mod:`zoo.codec.tables`); gain and step depend on channel and quality and on nothing else;
 * decoder: latents -> float32 ``[N, 12, h, w]``, packed RGB (channel ``c*4 + 2*dy + dx``) in the display curve: the VST of offset
@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.models import contract as bayer
 from zoo.models.contracts import Contract
+from zoo.models.contracts import bayer_vst as bayer
 from zoo.raw import vst
 
 

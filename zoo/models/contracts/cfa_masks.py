@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.models.contract import curve_offset
 from zoo.models.contracts import Contract
+from zoo.models.contracts.bayer_vst import curve_offset
 from zoo.raw import vst
 from zoo.raw.cfa import XTRANS
 

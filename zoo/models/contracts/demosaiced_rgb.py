@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.models.contract import curve_offset
 from zoo.models.contracts import Contract
+from zoo.models.contracts.bayer_vst import curve_offset
 from zoo.raw import vst
 
 _OFFSET = 0.5

@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.models.contract import curve_offset
 from zoo.models.contracts import Contract
+from zoo.models.contracts.bayer_vst import curve_offset
 from zoo.raw import vst
 from zoo.raw.cfa import unpack
 

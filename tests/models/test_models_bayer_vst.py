@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.data.synth import mosaic
-from zoo.models import contract
+from zoo.models.contracts import bayer_vst
 from zoo.raw import vst
 
 LEVELS = [(0.0, 0.0), (1.2e-3, 9.4e-6), (5e-3, 1.9e-4), (2e-2, 1.6e-3), (0.0, 1e-4)]
@@ -47,25 +47,25 @@ def test_linear_demosaic_keeps_samples_and_reproduces_planes() -> None:
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(40.0), indexing="ij")
     ramp = 0.01 * y + 0.02 * x
     rgb = torch.stack([0.1 + ramp, 0.3 + ramp, 0.2 + ramp])[None]
-    out = F.pixel_shuffle(contract.linear_demosaic(mosaic(rgb)), 2)
+    out = F.pixel_shuffle(bayer_vst.linear_demosaic(mosaic(rgb)), 2)
     assert torch.allclose(out[..., 4:-4, 4:-4], rgb[..., 4:-4, 4:-4], atol=1e-5)
     planes = torch.rand(2, 4, 8, 8)
-    assert torch.equal(mosaic(F.pixel_shuffle(contract.linear_demosaic(planes), 2)), planes)
+    assert torch.equal(mosaic(F.pixel_shuffle(bayer_vst.linear_demosaic(planes), 2)), planes)
 
 
 def test_summed_demosaic_is_the_convolution_and_the_same_in_any_tile() -> None:
     planes = torch.rand(2, 4, 41, 60) - 0.1
-    whole = contract._summed_demosaic(planes)
-    assert torch.allclose(whole, contract.linear_demosaic(planes), atol=1e-6)
-    assert torch.equal(contract._summed_demosaic(planes[:, :, 3:20, 5:38])[:, :, 1:-1, 1:-1], whole[:, :, 4:19, 6:37])
+    whole = bayer_vst._summed_demosaic(planes)
+    assert torch.allclose(whole, bayer_vst.linear_demosaic(planes), atol=1e-6)
+    assert torch.equal(bayer_vst._summed_demosaic(planes[:, :, 3:20, 5:38])[:, :, 1:-1, 1:-1], whole[:, :, 4:19, 6:37])
 
 
 def test_no_correction_gives_the_linear_demosaic_of_the_stabilised_planes() -> None:
     planes = torch.rand(1, 4, 8, 8) - 0.05
     shot, read = noise(1e-3, 1e-5)
-    x = contract.encode(planes, shot, read)
-    rgb = contract.decode(x, torch.zeros(1, 12, 8, 8), shot, read)
-    assert x.shape == (1, contract.IN_CHANNELS, 8, 8)
+    x = bayer_vst.encode(planes, shot, read)
+    rgb = bayer_vst.decode(x, torch.zeros(1, 12, 8, 8), shot, read)
+    assert x.shape == (1, bayer_vst.IN_CHANNELS, 8, 8)
     assert rgb.shape == (1, 3, 16, 16)
     # Measured samples come back unclipped, negative ones too.
     assert torch.allclose(mosaic(rgb), planes, atol=1e-5)
@@ -74,8 +74,8 @@ def test_no_correction_gives_the_linear_demosaic_of_the_stabilised_planes() -> N
 
 def test_black_stays_black() -> None:
     shot, read = noise(5e-3, 2e-4)
-    x = contract.encode(torch.zeros(1, 4, 8, 8), shot, read)
-    assert contract.decode(x, torch.zeros(1, 12, 8, 8), shot, read).abs().max() == 0
+    x = bayer_vst.encode(torch.zeros(1, 4, 8, 8), shot, read)
+    assert bayer_vst.decode(x, torch.zeros(1, 12, 8, 8), shot, read).abs().max() == 0
 
 
 @pytest.mark.parametrize(("shot", "read"), LEVELS)
@@ -83,13 +83,13 @@ def test_encoded_input_fits_one_int8_range(shot: float, read: float) -> None:
     generator = torch.Generator().manual_seed(1)
     clean = torch.rand(4, 4, 32, 32, generator=generator)
     noisy = clean + (shot * clean + read).sqrt() * torch.randn(clean.shape, generator=generator)
-    x = contract.encode(noisy, *noise(shot, read, 4))
+    x = bayer_vst.encode(noisy, *noise(shot, read, 4))
     assert x.isfinite().all()
     assert x.abs().max() < 2
 
 
 def test_noise_planes_tell_levels_apart() -> None:
     planes = torch.full((1, 4, 4, 4), 0.2)
-    told = [contract.encode(planes, *noise(s, o))[0, 8:, 0, 0] for s, o in LEVELS[:4]]
+    told = [bayer_vst.encode(planes, *noise(s, o))[0, 8:, 0, 0] for s, o in LEVELS[:4]]
     for weaker, stronger in zip(told, told[1:], strict=False):
         assert (stronger[:3] > weaker[:3] + 0.05).all()
