@@ -49,7 +49,8 @@ class ImagePool:
         """Read every picture and HDR band below ``folder``.
 
         Args:
-            folder: sRGB pictures (8 or 16 bit), and npz files with an array ``rgbe`` ``[H, W, 4]`` (Radiance RGBE bytes).
+            folder: sRGB pictures (8 or 16 bit; of 16-bit PNGs in colour Pillow gives 8), and npz files with an array ``rgbe``
+                ``[H, W, 4]`` (Radiance RGBE bytes).
             min_side: smaller pictures are left out, in pixels.
             progress: called with (done, total).
 
