@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from export import ARTEFACTS, SUFFIXES, TARGETS, load_source, target_module
+from zoo import weights
 from zoo.errors import ZooError
 from zoo.evaluation.bed import LEVELS
 from zoo.models.contracts import DEFAULT_CONTRACT, Contract, get_contract
@@ -70,7 +71,10 @@ def verify(path: Path, *, data: Path | None = None) -> dict[str, Any]:
     metadata = module.read_metadata(path)
     source, digest = load_source(metadata["model"], metadata["precision"], metadata.get("half", ""))
     if digest != metadata["weights_sha256"]:
-        raise ZooError(f"{path}: was made from other weights than this version ships; export it again")
+        those = weights.described(metadata["model"])
+        raise ZooError(
+            f"{path}: was made from other weights than {those}; export it again, or name its own in --weights"
+        )
     int8 = metadata["precision"] == "int8"
     from zoo.inference.runner import TorchRunner
 

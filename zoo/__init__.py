@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zoo.models.registry import create_model, get_spec, list_models
     from zoo.raw import read_raw
     from zoo.weights import load_weights
+    from zoo.weights import using as using_weights
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ __all__ = [
     "load_weights",
     "open_codec",
     "read_raw",
+    "using_weights",
 ]
 
 _HOME = {
@@ -39,13 +41,15 @@ _HOME = {
     "load_weights": "zoo.weights",
     "open_codec": "zoo.inference.codec",
     "read_raw": "zoo.raw",
+    "using_weights": "zoo.weights",
 }
+_NAMED = {"using_weights": "using"}  # otherwise at home
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'zoo' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_HOME[name]), _NAMED.get(name, name))
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ def replacing(
 ) -> Iterator[Path]:
     """A temporary file next to ``path``, which takes its place at the end and is removed on failure.
 
-    It is made at once, so that a folder that refuses it is known before any work.
+    It is made at once, so that a folder that refuses it is known before any work. What processes that were killed have left
+    of the same file goes first.
 
     Args:
         path: the file, in a folder that exists.
@@ -35,6 +37,7 @@ def replacing(
     try:
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
         temporary.touch()
         yield temporary
         temporary.replace(path)
@@ -43,6 +46,36 @@ def replacing(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove temporaries of ``path``, and spools that writers put beside them, whose process is no more.
+
+    Only names that :func:`replacing` gives: ``.NAME.PID.tmp``, and ``.NAME.PID.spool`` made of it.
+    """
+    if os.name != "posix":  # elsewhere signal 0 is not a mere question
+        return
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d*)\.(tmp|spool)", re.ASCII)
+    with (
+        contextlib.suppress(OSError),
+        os.scandir(path.parent) as entries,
+    ):  # what is wrong with the folder, writing says
+        for entry in entries:
+            match = pattern.fullmatch(entry.name)
+            if match and not _alive(int(match[1])) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):  # another process may have removed it too
+                    Path(entry.path).unlink()
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of this machine has the number, or may have it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's; a number that none has, so the name is not of ours
+        return True
+    return True
 
 
 @contextlib.contextmanager

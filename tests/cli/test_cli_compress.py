@@ -88,6 +88,49 @@ def test_json_and_rates(zoo, compressor, photo, tmp_path):
     assert target["bits_per_pixel"] <= middle
 
 
+def test_folders_there_and_back(zoo, compressor, photo, tmp_path):
+    raws, files, pictures = (tmp_path / name for name in ("raws", "files", "pictures"))
+    raws.mkdir()
+    for name in ("a.dng", "b.dng"):
+        photo().rename(raws / name)
+    command = ["compress", raws, "-o", files, "--model", compressor, "--target-bpp", "20", "--json"]
+    code, out, err = zoo(*command)
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert (facts["model"], facts["denoiser"], facts["errors"]) == (compressor, None, [])
+    assert [Path(file["output"]).name for file in facts["files"]] == written(files) == ["a.rzc", "b.rzc"]
+    assert [file["bytes"] for file in facts["files"]] == [(files / name).stat().st_size for name in written(files)]
+    code, out, err = zoo(*command)
+    assert (code, err) == (0, "2 of 2 were there already; --overwrite makes them anew\n")
+    assert all(file["skipped"] for file in json.loads(out)["files"])
+
+    (files / "c.rzc").write_text("no such thing")
+    command = ["decompress", files, "-o", pictures, "--format", "png"]
+    code, out, err = zoo(*command)
+    assert (code, out.count("->"), err.count("\n")) == (2, 2, 2)
+    assert "c.rzc: no .rzc file" in err and "error: 1 of 3 files failed" in err
+    assert written(pictures) == ["a.png", "b.png"]
+    assert np.asarray(Image.open(pictures / "a.png")).shape == (61, 90, 3)
+    code, _, err = zoo(*command, "--rect", "0,0,9,9")
+    assert (code, err.count("\n")) == (2, 1) and "--rect 0,0,9,9: is a part of one picture; give one file" in err
+    code, _, err = zoo("decompress", files / "a.rzc", files / "b.rzc", "-o", tmp_path / "a.png")
+    assert code == 2 and "need a folder" in err
+
+
+def test_another_s_file_is_not_replaced(zoo, packed, compressor, photo, tmp_path):
+    for command in (
+        ["decompress", packed, "-o", tmp_path / "photo.jpg"],
+        ["compress", photo(), "-o", tmp_path / "photo.rzc", "--model", compressor],
+    ):
+        target = command[3]
+        target.write_bytes(b"somebody's")
+        code, out, err = zoo(*command)
+        assert (code, out) == (2, "")
+        assert err == f"error: {target}: exists and is not raw zoo's; --overwrite replaces it\n"
+        assert target.read_bytes() == b"somebody's"
+        assert [zoo(*command, *option)[0] for option in (["--overwrite"], [])] == [0, 0]  # ours by then
+
+
 def test_a_rectangle(zoo, packed, tmp_path):
     assert zoo("decompress", packed, "-o", tmp_path / "all.tiff")[0] == 0
     code, out, _ = zoo("decompress", packed, "-o", tmp_path / "part.tiff", "--rect", "11,7,20,33", "--json")
@@ -264,16 +307,21 @@ def test_names_that_cannot_be_looked_at(zoo, tmp_path, monkeypatch, verb, error,
 
 
 def test_capitals_and_what_else_is_wrong(zoo, tmp_path):
-    """The name is looked at first, so a missing photo shows that it passed."""
-    assert "no such file" in zoo("compress", tmp_path / "x.dng", "-o", tmp_path / "X.RZC")[2]
+    """The name is looked at before the model, so an unknown one shows that it passed."""
+    (tmp_path / "x.dng").touch()
+    for name, text in (("X.RZC", "unknown model"), ("X.RZ", "ends in .rzc")):
+        assert text in zoo("compress", tmp_path / "x.dng", "-o", tmp_path / name, "--model", "none")[2]
 
 
 def test_missing_files(zoo, compressor, tmp_path):
     assert "no such file" in zoo("compress", tmp_path / "x.dng", "-o", tmp_path / "x.rzc")[2]
-    for command in (["decompress", tmp_path / "x.rzc", "-o", tmp_path / "x.png"], ["show", tmp_path / "x.rzc"]):
+    for command, text in (
+        (["decompress", tmp_path / "x.rzc", "-o", tmp_path / "x.png"], "no such file"),
+        (["show", tmp_path / "x.rzc"], "cannot be read"),
+    ):
         code, _, err = zoo(*command)
         assert (code, err.count("\n")) == (2, 1)
-        assert "cannot be read" in err
+        assert text in err
 
 
 def test_other_verbs_send_compressors_to_compress(zoo, compressor, photo, tmp_path):

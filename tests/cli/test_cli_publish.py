@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from zoo import weights
@@ -88,6 +90,75 @@ def test_what_is_no_folder_of_weights_is_refused(zoo, trained, own, tmp_path):
     assert code == 2 and "give evidence of --weights an --output-dir of its own" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["denoise", "x.dng", "-o", "x.tiff"], "utnet-m"),
+        (["denoise", "x.dng", "-o", "x.tiff", "--model", "x.tflite"], "x.tflite"),
+        (["compress", "x.dng", "-o", "x.rzc", "--denoiser", "utnet-m"], "bayer-codec-m, utnet-m"),
+        (["export", "--target", "onnx"], "utnet-m"),
+        (["quantize", "utnet-s", "--output-dir", "x"], "utnet-s"),
+        (["evaluate", "menon", "utnet-l", "--data", ".", "--output-dir", "x"], "menon, utnet-l"),
+    ],
+)
+def test_weights_of_none_of_the_models_asked_for(zoo, own, arguments, missing):
+    code, _, err = zoo(*arguments, "--weights", own)
+    assert code == 2 and err == f"error: {own}: holds {MODEL}, and nothing of {missing}; leave --weights out\n"
+
+
+def test_artefacts_of_ones_own_lie_by_themselves(zoo, shipped, own, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = ["export", MODEL, "--target", "onnx", "--precision", "fp32", "--tile", 64]
+    assert zoo(*command)[0] == zoo(*command, "--weights", own)[0] == 0
+    name = f"{MODEL}-onnx-fp32-64.onnx"
+    first, mine = tmp_path / "artifacts" / name, tmp_path / "artifacts" / "new" / name
+    assert first.read_bytes() != mine.read_bytes()
+    code, _, err = zoo("verify", mine)
+    assert (
+        code == 2
+        and "was made from other weights than those that ship; export it again, or name its own in --weights" in err
+    )
+    assert zoo("verify", mine, "--weights", own)[0] == 0
+
+
+def test_evidence_of_other_weights_is_not_replaced(zoo, shipped, own, tmp_path):
+    (pictures := tmp_path / "pictures").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (224, 240, 3), np.uint8)).save(pictures / "one.png")
+    command = ["evaluate", MODEL, "--data", pictures, "--noise", "iso800", "--output-dir", tmp_path / "quality"]
+    assert zoo(*command)[0] == 0
+    code, _, err = zoo(*command, "--weights", own)
+    assert code == 2 and f"is of other weights of {MODEL}; give another --output-dir, or --fresh to replace it" in err
+    rank = ["evaluate", "--leaderboard", "--output-dir", tmp_path / "quality"]
+    assert "0.003k steps" not in zoo(*rank, "--weights", own)[1]  # whose card is not of what was measured
+    assert zoo(*command, "--weights", own, "--fresh")[0] == 0
+    assert "0.003k steps" in zoo(*rank, "--weights", own)[1]
+    assert "0.003k steps" not in zoo(*rank)[1]
+
+
+def test_in_python(own):
+    import zoo
+
+    with zoo.using_weights(str(own)):
+        assert weights.path(MODEL).parent == own
+    assert weights.path(MODEL).parent == weights.FOLDER
+
+
+def test_int8_without_its_libraries(zoo, monkeypatch, tmp_path):
+    monkeypatch.setattr("quantize.find_spec", lambda name: None if name == "torchao" else object())
+    for arguments in (["quantize", MODEL], ["publish", "--quantized", "x"]):
+        code, _, err = zoo(*arguments, "--output-dir", tmp_path / "x")
+        assert (code, err) == (2, "error: int8 needs torchao; install it with: pip install 'raw-zoo[quantize]'\n")
+
+
+def test_int8_of_before_goes_with_its_float_weights(zoo, trained, own):
+    stale = own / weights.path(MODEL, quantized=True).name
+    stale.write_bytes(b"of before")
+    with weights.using(own):
+        assert not weights.listed(MODEL, quantized=True) and weights.listed(MODEL)
+    assert zoo("publish", trained, "--output-dir", own)[0] == 0  # its card says what the pictures' licences are
+    assert not stale.exists()
+
+
 def test_what_cannot_be_published(zoo, trained, own, tmp_path):
     there = ["--output-dir", tmp_path / "there"]
     log = (trained / LOG).read_text()
@@ -97,6 +168,7 @@ def test_what_cannot_be_published(zoo, trained, own, tmp_path):
         ([tmp_path], f"{CHECKPOINT}"),
         (["--quantized", trained / LOG], "is damaged or not a quantised model"),
         (["--quantized", trained / LOG, "--licences", "x"], "belong to a run; leave them out"),
+        ([trained, "--quantized", trained / LOG], "give a run or --quantized FILE"),
         (["--quantized", weights.path(MODEL, quantized=True)], "there: holds no float weights of utnet-n"),
     ):
         code, out, err = zoo("publish", *arguments, *there)

@@ -9,18 +9,21 @@ import sys
 import time
 from pathlib import Path
 
+import exifread
 import numpy as np
 import pytest
 import rawpy
 import tifffile
 from PIL import Image, ImageCms
 
+from zoo.codec.container import MAGIC
 from zoo.errors import ZooError
-from zoo.inference import output
-from zoo.inference.output import develop, save
+from zoo.inference import profiles
+from zoo.inference.output import develop, is_foreign, save
 from zoo.inference.tiling import Band
 from zoo.raw import camera_to_srgb_matrix, read_raw, srgb_encode, write_dng
 from zoo.raw.colour import SRGB_TO_XYZ
+from zoo.raw.exif import read_exif
 
 CAMERA = np.linalg.inv(SRGB_TO_XYZ) * [[0.5], [1.0], [0.7]]  # a camera whose filters are sRGB's with weak red and blue
 
@@ -67,6 +70,20 @@ def test_linear_tiff_and_exposure(photo, tmp_path):
     np.testing.assert_allclose(read(tmp_path / "b.tiff"), np.moveaxis(rgb / 2, 0, -1), atol=0.001)
 
 
+@pytest.mark.parametrize(("baseline", "factor"), [(1.0, 2), (-1.0, 1), (0.0, 1), (99.0, 16)])
+def test_a_dng_is_developed_as_bright_as_it_says(photo, tmp_path, baseline, factor):
+    raw, rgb = photo
+    raw = dataclasses.replace(raw, metadata=raw.metadata | {"baseline_exposure": baseline})
+    save(tmp_path / "a.tiff", bands_of(rgb / 8), raw)
+    expected = srgb_encode(np.clip(np.moveaxis(rgb, 0, -1) / 8 * factor, 0, 1))
+    np.testing.assert_allclose(read(tmp_path / "a.tiff"), expected, atol=0.005)
+    save(tmp_path / "b.tiff", bands_of(rgb / 8), raw, exposure=-1)
+    expected = srgb_encode(np.clip(np.moveaxis(rgb, 0, -1) / 16 * factor, 0, 1))
+    np.testing.assert_allclose(read(tmp_path / "b.tiff"), expected, atol=0.005)
+    save(tmp_path / "c.tiff", bands_of(rgb), raw, linear=True)
+    np.testing.assert_allclose(read(tmp_path / "c.tiff"), np.moveaxis(rgb, 0, -1), atol=0.001)
+
+
 def test_blown_highlights_are_white_and_negative_values_black(raw_of):
     raw = raw_of(4, 4, wb=(2.0, 1.0, 0.8), matrix=CAMERA)
     blown = np.array(raw.wb, np.float32)[:, None, None]  # where every channel saturates
@@ -100,22 +117,64 @@ def test_linear_dng_is_read_by_libraw_with_its_colours(photo, tmp_path):
         read_raw(tmp_path / "a.dng")
 
 
-def test_tags_are_kept(photo, tmp_path):
+KNOWN = {
+    "f_number": 2.8,
+    "focal_length": 4.25,
+    "lens": "Acme 4.25 mm",
+    "artist": "José García",
+    "copyright": "© José García",
+    "offset_time": "+02:00",
+    "latitude": -33.8567844,
+    "longitude": 151.2152967,
+    "altitude": -2.5,
+}
+
+
+@pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg", "a.dng"])
+def test_tags_are_kept(photo, tmp_path, name):
     raw, rgb = photo
-    for name in ("a.tiff", "a.png", "a.jpeg", "a.dng"):
-        save(tmp_path / name, bands_of(rgb), raw)
-    with tifffile.TiffFile(tmp_path / "a.tiff") as file:
-        tags = file.pages[0].tags
-        assert tags.valueof(274) == 6
-        assert (tags.valueof(271), tags.valueof(272), tags.valueof(306)) == ("Acme", "One", "2024:05:06 07:08:09")
-        assert (tags.valueof(34855), tags.valueof(33434)) == (400, (1, 125))
-    for name in ("a.png", "a.jpeg"):
+    raw = dataclasses.replace(raw, metadata=raw.metadata | KNOWN)
+    save(tmp_path / name, bands_of(rgb), raw)
+    with (tmp_path / name).open("rb") as file:
+        tags = exifread.process_file(file)
+    texts = {
+        "Image Make": "Acme", "Image Model": "One", "Image Software": "raw zoo", "Image Orientation": "Rotated 90 CW",
+        "Image DateTime": "2024:05:06 07:08:09", "EXIF DateTimeOriginal": "2024:05:06 07:08:09",
+        "EXIF OffsetTimeOriginal": "+02:00", "EXIF LensModel": "Acme 4.25 mm", "EXIF ISOSpeedRatings": "400",
+        "EXIF ExposureTime": "1/125", "EXIF FNumber": "14/5", "EXIF FocalLength": "17/4",
+        "GPS GPSLatitudeRef": "S", "GPS GPSLongitudeRef": "E", "GPS GPSAltitude": "5/2", "GPS GPSAltitudeRef": "1",
+    }  # fmt: skip
+    assert {key: str(tags[key]) for key in texts} == texts
+    assert tags["Image Artist"].values == KNOWN["artist"]
+    assert tags["Image Copyright"].values == KNOWN["copyright"]
+    for key, value in (("Latitude", 33.8567844), ("Longitude", 151.2152967)):
+        degrees = [float(v) for v in tags[f"GPS GPS{key}"].values]
+        assert degrees[0] + degrees[1] / 60 + degrees[2] / 3600 == pytest.approx(value, abs=1e-7)
+    again = read_exif(tmp_path / name)
+    assert again.pop("iso") == raw.iso
+    assert again == pytest.approx(raw.metadata, abs=1e-7)
+    if name != "a.dng":  # which Pillow does not open
         exif = Image.open(tmp_path / name).getexif()
-        assert (exif[274], exif[271], exif[306]) == (6, "Acme", "2024:05:06 07:08:09")
-        details = exif.get_ifd(34665)
-        assert (details[34855], float(details[33434])) == (400, pytest.approx(1 / 125))
-    with tifffile.TiffFile(tmp_path / "a.dng") as file:
-        assert (file.pages[0].tags.valueof(274), file.pages[0].tags.valueof(34855)) == (6, 400)
+        assert (exif[274], exif[271], exif[305], exif[306]) == (6, "Acme", "raw zoo", "2024:05:06 07:08:09")
+        details, place = exif.get_ifd(34665), exif.get_ifd(34853)
+        assert (details[34855], details[36867], details[42036]) == (400, "2024:05:06 07:08:09", "Acme 4.25 mm")
+        numbers = [float(details[code]) for code in (33434, 33437, 37386)]
+        assert numbers == pytest.approx([1 / 125, 2.8, 4.25])
+        assert (place[1], place[3], float(place[6])) == ("S", "E", 2.5)
+
+
+@pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg", "a.dng"])
+def test_what_a_stranger_put_into_tags_is_held_in_bounds(raw_of, tmp_path, name):
+    raw = raw_of(10, 12)
+    nan, inf = float("nan"), float("inf")
+    raw.metadata.update(artist="a\0b\n" * 9000, lens="\ud800 L", copyright="\0", offset_time="Z", f_number=nan)
+    raw.metadata.update(
+        exposure_time=inf, focal_length=-1.0, latitude=91.0, longitude=nan, datetime="2024:13:01 00:00:00"
+    )
+    save(tmp_path / name, bands_of(np.zeros((3, 10, 12), np.float32)), raw)
+    found = read_exif(tmp_path / name)
+    assert found.pop("artist") == ("a b " * 50).strip()
+    assert found == {"make": "Acme", "model": "One", "iso": 400, "lens": "L"}
 
 
 @pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg", "a.dng"])
@@ -260,11 +319,22 @@ def test_developed_pictures_carry_an_srgb_profile(photo, tmp_path, name):
     assert np.abs(np.asarray(same).astype(int) - np.asarray(picture)).max() <= 1
 
 
-def test_linear_pictures_carry_none(photo, tmp_path):
+def test_linear_pictures_carry_a_linear_profile(photo, tmp_path):
     raw, rgb = photo
     save(tmp_path / "a.tiff", bands_of(rgb), raw, linear=True)
     with tifffile.TiffFile(tmp_path / "a.tiff") as file:
-        assert 34675 not in file.pages[0].tags
+        profile = file.pages[0].tags.valueof(34675)
+    assert len(profile) == int.from_bytes(profile[:4])
+    opened = ImageCms.getOpenProfile(io.BytesIO(profile))
+    assert ImageCms.getProfileDescription(opened).strip() == "sRGB primaries, linear"
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).profile
+    for name in ("red_colorant", "green_colorant", "blue_colorant"):
+        np.testing.assert_allclose(getattr(opened.profile, name)[0], getattr(srgb, name)[0], atol=2e-4)
+    levels = np.arange(256, dtype=np.uint8)
+    grey, hues = np.stack([levels] * 3, -1), np.random.default_rng(0).integers(0, 256, (3, 256, 3), np.uint8)
+    for rows in (grey[None], hues):
+        shown = ImageCms.profileToProfile(Image.fromarray(rows), opened, ImageCms.createProfile("sRGB"))
+        assert np.abs(np.asarray(shown) - 255 * srgb_encode(rows / 255)).max() <= 1.01
 
 
 @pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg", "a.dng"])
@@ -272,7 +342,7 @@ def test_equal_pictures_give_equal_files(photo, tmp_path, name):
     raw, rgb = photo
     files = []
     for moment in (0, 1):
-        output._srgb_profile.cache_clear()
+        profiles.srgb_profile.cache_clear()
         time.sleep(1.1 * moment)  # the profile's time is in whole seconds
         save(tmp_path / name, bands_of(rgb), raw)
         files.append((tmp_path / name).read_bytes())
@@ -316,3 +386,30 @@ def test_memory_is_flat(tmp_path, name):
     # Bytes per pixel. TIFF: none but noise (16-bit RGB would be 6). PNG: the 8-bit picture and Pillow's 4-byte copy.
     # DNG: the spool file, which is mapped and can be dropped.
     assert growth_per_mp < {"a.tiff": 1.5, "a.dng": 6.5, "a.png": 8.0}[name]
+
+
+@pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg", "a.dng"])
+def test_pictures_of_ours_are_told_from_others(photo, tmp_path, name):
+    raw, rgb = photo
+    path = tmp_path / name
+    assert not is_foreign(path)  # nothing there, nothing to lose
+    path.touch()
+    assert not is_foreign(path)
+    save(path, bands_of(rgb), raw)
+    assert not is_foreign(path)
+    path.write_bytes(path.read_bytes().replace(b"raw zoo", b"Acme 10"))
+    assert is_foreign(path)
+    path.write_bytes(path.read_bytes()[:20])
+    assert is_foreign(path)
+
+
+def test_other_files_are_foreign(photo, tmp_path):
+    assert [is_foreign(path) for path in other_dngs(photo, tmp_path)] == [True] * 4
+    (tmp_path / "a.rzc").write_bytes(MAGIC + bytes(8))
+    assert not is_foreign(tmp_path / "a.rzc")
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.jpeg")
+    tifffile.imwrite(tmp_path / "plain.tiff", np.zeros((8, 8, 3), np.uint8))
+    assert all(is_foreign(tmp_path / f"plain.{suffix}") for suffix in ("png", "jpeg", "tiff"))
+    assert not is_foreign(tmp_path)  # a folder is no picture; that it cannot be written to is said then
+    assert not is_foreign(tmp_path / ("a" * 300 + ".png"))

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import struct
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,8 @@ import pytest
 from test_raw_cfa import bayer
 
 from zoo.errors import ZooError
-from zoo.raw import BAYER_PHASES, NoiseProfile, read_raw, write_dng
+from zoo.raw import BAYER_PHASES, RAW_SUFFIXES, NoiseProfile, read_raw, write_dng, write_linear_dng
+from zoo.raw.sensor import crop_of, shifted
 from zoo.raw.tags import DngTags, read_dng_tags
 
 tifffile = pytest.importorskip("tifffile")
@@ -107,6 +111,62 @@ def test_active_area_keeps_colours_and_blacks_apart(tmp_path: Path, cfa: str, ar
     assert planes[3].min() * (raw.white[0] - 300) + 300 >= 3000
 
 
+@pytest.mark.parametrize("cfa", BAYER_PHASES)
+@pytest.mark.parametrize("area", [(2, 4, 60, 70), (3, 5, 61, 73), (0, 0, 64, 80)])
+@pytest.mark.parametrize("crop", [(4, 6, 50, 40), (5, 3, 51, 41), (0, 0, 58, 48)])
+def test_the_default_crop_keeps_colours_and_blacks_apart(
+    tmp_path: Path, cfa: str, area: tuple[int, int, int, int], crop: tuple[int, int, int, int]
+) -> None:
+    """LibRaw moves odd origins to even ones here too."""
+    top, left, bottom, right = area
+    mosaic = np.zeros((64, 80), np.uint16)
+    mosaic[top:bottom, left:right] = bayer(bottom - top, right - left, cfa)
+    y, x = top + crop[1], left + crop[0]
+    mosaic[:y], mosaic[y + crop[3] :], mosaic[:, :x], mosaic[:, x + crop[2] :] = 0, 0, 0, 0
+    blacks = tuple({"R": 100, "G": 200, "B": 300}[c] for c in cfa)
+    tags = [*bayer_tags(cfa), (50713, 3, 2, (2, 2), True), (50714, 4, 4, blacks, True), (50829, 4, 4, area, True),
+            (50719, 4, 2, crop[:2], True), (50720, 4, 2, crop[2:], True)]  # fmt: skip
+    raw = read_raw(cfa_dng(tmp_path / "a.dng", mosaic, tags))
+    assert raw.mosaic.min() >= 1000  # nothing beyond the crop
+    assert raw.mosaic.shape[0] in (crop[3], crop[3] - 1)
+    assert raw.mosaic.shape[1] in (crop[2], crop[2] - 1)
+    assert raw.black == tuple({"R": 100, "G": 200, "B": 300}[c] for c in raw.cfa)
+    planes, _ = raw.packed()
+    assert planes[0].max() * (raw.white[0] - 100) + 100 < 2000
+    assert planes[3].min() * (raw.white[0] - 300) + 300 >= 3000
+
+
+@pytest.mark.parametrize(
+    ("crop", "shape"),
+    [
+        ((0, 0, 0, 0), (60, 70)),
+        ((8, 6, 30, 24), (60, 70)),  # a zoom
+        ((4, 1, 60, 50), (60, 70)),  # starts above the visible area
+        ((8, 6, 64, 62), (60, 70)),  # ends beyond it
+        ((5, 3, 60, 50), (50, 60)),
+        ((4, 2, 70, 60), (60, 70)),
+    ],
+)
+def test_crops_that_make_no_sense_are_not_taken(crop: tuple[int, int, int, int], shape: tuple[int, int]) -> None:
+    names = ("crop_left_margin", "crop_top_margin", "crop_width", "crop_height")
+    sizes = SimpleNamespace(height=60, width=70, top_margin=2, left_margin=4, **dict(zip(names, crop, strict=True)))
+    top, left, bottom, right = crop_of(sizes)
+    assert (bottom - top, right - left) == shape
+
+
+@pytest.mark.parametrize(
+    ("top", "left", "cfa", "black"),
+    [
+        (0, 2, "RGGB", (1, 2, 3, 4)),
+        (1, 0, "GBRG", (3, 4, 1, 2)),
+        (4, 1, "GRBG", (2, 1, 4, 3)),
+        (3, 5, "BGGR", (4, 3, 2, 1)),
+    ],
+)
+def test_what_an_odd_crop_starts_with(top: int, left: int, cfa: str, black: tuple[float, ...]) -> None:
+    assert shifted("RGGB", (1, 2, 3, 4), top, left) == (cfa, black)
+
+
 def test_noise_profile_of_one_three_and_four_pairs(tmp_path: Path) -> None:
     mosaic = bayer(50, 64, "GRBG")
     for pairs, shot in [
@@ -146,6 +206,37 @@ def test_daylight_matrix_with_calibration_is_taken(tmp_path: Path) -> None:
             (50727, 5, 3, (1, 1, 1, 1, 2, 1), True), (50778, 3, 1, 17, True), (50779, 3, 1, 21, True)]  # fmt: skip
     raw = read_raw(cfa_dng(tmp_path / "a.dng", bayer(50, 64, "RGGB"), tags))
     np.testing.assert_allclose(raw.xyz_to_cam, np.diag([0.4, 1.0, 1.2]))  # balance x calibration x ColorMatrix2 (D65)
+
+
+def opcodes(*numbers: int) -> bytes:
+    return struct.pack(">I", len(numbers)) + b"".join(struct.pack(">4I", n, 1 << 24, 0, 8) + bytes(8) for n in numbers)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (opcodes(9), True), (opcodes(3, 9), True), (opcodes(1, 3), False), (opcodes(), False), (b"", False),
+        (opcodes(3, 9)[:40], False), (opcodes(3)[:16] + b"\xff" * 12 + opcodes(9), False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("code", [51009, 51022])
+def test_a_gain_map_is_told(tmp_path: Path, code: int, content: bytes, expected: bool) -> None:
+    tags = [*bayer_tags(), *([(code, 7, len(content), content, True)] if content else [])]
+    raw = read_raw(cfa_dng(tmp_path / "a.dng", bayer(50, 64, "RGGB"), tags))
+    assert raw.metadata.get("gain_map", 0) == expected
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"), [((130, 100), 1.3), ((-50, 100), -0.5), ((0, 1), 0.0), ((5, 1), None), ((400, 0), None)]
+)
+def test_baseline_exposure_is_read_and_carried_on(
+    tmp_path: Path, fraction: tuple[int, int], expected: float | None
+) -> None:
+    tags = [*bayer_tags(), (50730, 10, 1, fraction, True)]
+    raw = read_raw(cfa_dng(tmp_path / "a.dng", bayer(50, 64, "RGGB"), tags))
+    assert raw.metadata.get("baseline_exposure") == expected
+    write_linear_dng(tmp_path / "b.dng", np.zeros((50, 64, 3), np.uint16), raw=raw)
+    assert read_dng_tags(tmp_path / "b.dng").baseline == expected
 
 
 def test_linearisation_table_is_applied(tmp_path: Path) -> None:
@@ -293,6 +384,30 @@ def test_frames_that_are_not_there(tmp_path: Path) -> None:
     assert "there is no frame 2" in error_of(tmp_path / "a.dng", frame=2)
 
 
+def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/B\xe9.dng"))
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    mosaic = bayer(50, 64, "GRBG")
+    tags = [*bayer_tags("GRBG"), (271, 2, 0, "Acme", True)]
+    cfa_dng(tmp_path / "a.dng", mosaic, tags)
+    (tmp_path / "a.dng").rename(path)
+    raw = read_raw(path)
+    np.testing.assert_array_equal(raw.mosaic, mosaic)
+    assert raw.metadata["make"] == "Acme"
+    path.write_text("dear diary\n" * 500)
+    assert "no raw that LibRaw knows" in error_of(path)
+
+
+def test_suffixes_of_raws() -> None:
+    assert len(set(RAW_SUFFIXES)) == len(RAW_SUFFIXES)
+    assert all(re.fullmatch(r"\.[a-z0-9]+", suffix) for suffix in RAW_SUFFIXES)
+    assert {".mef", ".mos", ".dcr", ".kdc", ".bay", ".cap", ".ptx", ".rwz"} < set(RAW_SUFFIXES)
+    assert ".raw" not in RAW_SUFFIXES
+
+
 def test_import_is_light() -> None:
     heavy = ("torch", "rawpy", "tifffile", "exifread", "scipy")
     code = f"import sys, zoo.raw; print([m for m in {heavy} if m in sys.modules])"
@@ -303,7 +418,7 @@ def test_import_is_light() -> None:
 
 def test_real_cinema_dng(data_dir: Path) -> None:
     raw = read_raw(data_dir / "raw" / "bmpcc_cinemadng.dng")
-    assert (raw.cfa, raw.mosaic.shape, raw.black, raw.white) == ("GBRG", (1112, 1952), (256,) * 4, (51080,) * 4)
+    assert (raw.cfa, raw.mosaic.shape, raw.black, raw.white) == ("GBRG", (1080, 1920), (256,) * 4, (51080,) * 4)
     assert raw.mosaic.max() > 4095  # 12-bit codes went through the linearisation table
     assert raw.wb == pytest.approx((1 / 0.8722, 1, 1 / 0.5928), rel=1e-3)
     assert raw.xyz_to_cam is not None
@@ -320,7 +435,7 @@ def test_damaged_real_raw_is_said_quietly(data_dir: Path, tmp_path: Path, capfd:
 
 def test_real_crw(data_dir: Path) -> None:
     raw = read_raw(data_dir / "raw" / "canon_d30.crw")
-    assert (raw.cfa, raw.mosaic.shape, raw.iso, raw.white) == ("RGGB", (1448, 2176), 100, (4095,) * 4)
+    assert (raw.cfa, raw.mosaic.shape, raw.iso, raw.white) == ("RGGB", (1440, 2160), 100, (4095,) * 4)
     assert raw.black == (127, 128, 128, 128)
     assert raw.metadata["wb_source"] == "daylight"  # LibRaw gives -1 for red
     assert raw.noise.source == "estimated"

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from quantize import QuantizedModel
 from quantize.publish import publish_quantized
 from zoo import weights
+from zoo.data.pool import ImagePool
 from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
 from zoo.inference.codec import open_codec
@@ -92,6 +93,10 @@ def test_so_do_reference_compressors_with_tables_of_those_weights(
     state = {f"average.{n}": t.clone() for n, t in create_model("balle-bayer-ps").state_dict().items()}
     save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
     (tmp_path / "log.jsonl").write_text(json.dumps({"psnr": {"mean": 30.0}}) + "\n")
+    with pytest.raises(ZooError, match="pictures: holds other pictures than the run was trained on"):
+        publish(tmp_path, tmp_path, licences="none")
+    meta["data_sha256"] = ImagePool.from_folder(pictures, min_side=64).digest
+    save_file(state, tmp_path / CHECKPOINT, metadata={"run": json.dumps(meta)})
     file = publish(tmp_path, tmp_path, licences="none")
     assert {t.dtype for t in load_file(file).values() if t.is_floating_point()} == {torch.float16}
     assert file.stat().st_size < 20e6

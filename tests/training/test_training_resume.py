@@ -15,6 +15,7 @@ from zoo.cli import main
 from zoo.data.pool import ImagePool
 from zoo.data.synth import NoiseRange
 from zoo.errors import ZooError
+from zoo.models.registry import create_model
 from zoo.models.utnet import CompactUtNet
 from zoo.training import distributed
 from zoo.training.config import TrainConfig
@@ -39,6 +40,20 @@ def run(pool: ImagePool, tmp_path: Path) -> Path:
     trainer._train_step()
     trainer.save()
     return tmp_path
+
+
+def test_a_run_goes_on_with_the_teacher_that_it_had(pool: ImagePool, tmp_path: Path) -> None:
+    def teach(seed: int) -> Trainer:
+        torch.manual_seed(seed)
+        save_file({k: v.contiguous() for k, v in create_model("utnet-n").state_dict().items()}, file)
+        return Trainer(tiny(), config(teacher=str(file)), pool, tmp_path / "run")
+
+    file = tmp_path / "utnet-n.safetensors"
+    (tmp_path / "run").mkdir()
+    teach(0).save()
+    assert teach(0).step == 0
+    with pytest.raises(ZooError, match=r"holds a run with another teacher \(other weights\); give another folder"):
+        teach(1)
 
 
 @pytest.mark.parametrize(

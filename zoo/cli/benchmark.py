@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zoo.cli import phone, profile
+from zoo.cli.runtimes import cache
 from zoo.record import write_record
 
 
@@ -30,7 +31,11 @@ def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.Ar
     parser.add_argument("--threads", default="1", help="comma-separated, for example 1,2")
     parser.add_argument("--warmup-runs", type=int, default=5)
     parser.add_argument("--num-runs", type=int, default=30)
-    parser.add_argument("--output-dir", type=Path, default=Path("artifacts"), help="where a model's artefacts lie")
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        help="where a model's artefacts lie (default: artifacts; with --weights artifacts/DIR)",
+    )
     parser.add_argument("--record", type=Path, metavar="DIR", help="also write one JSON record each into this folder")
     phone.add_arguments(parser)
     return parser
@@ -97,5 +102,5 @@ def _artifacts(args: argparse.Namespace) -> Iterator[Path]:
             raise ZooError(f"{name}: no such artefact; give a model name with --target to export one")
         for precision in args.precision.split(","):
             for target, half in [(t, h) for t in dict.fromkeys(args.target) for h in halves(name)]:
-                options = {"precision": precision, "tile": args.tile, "output_dir": args.output_dir}
+                options = {"precision": precision, "tile": args.tile, "output_dir": args.output_dir or cache()}
                 yield exported(name, target=target, half=half, **options)

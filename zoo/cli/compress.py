@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
 from zoo.record import peak_rss_mb
 
+if TYPE_CHECKING:
+    from zoo.cli.photos import Facts, Place
+    from zoo.inference.codec import Codec
+    from zoo.inference.runner import TileRunner
+
 
 def add_parser(subparsers: Any, help: str) -> argparse.ArgumentParser:
+    from zoo.cli.photos import add_arguments
+    from zoo.raw import RAW_SUFFIXES
+
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "compress",
         help=help,
-        description="Denoise a raw Bayer photo and write it as an .rzc file, which `zoo decompress` makes a picture of.",
+        description="Denoise raw Bayer photos and write them as .rzc files, which `zoo decompress` makes pictures of. With "
+        "several inputs, or a folder of raws, OUT is a folder; photos whose files lie there already are left out, so that "
+        "an interrupted run goes on where it ended.",
+        epilog=f"Of a folder are read: {' '.join(RAW_SUFFIXES)}. A single file may have any name.",
     )
+    add_arguments(parser, "IN", "raw files or folders of them", "file (.rzc), or a folder; NAME/ is always one")
     add = parser.add_argument
-    add("input", type=Path, metavar="IN", help="raw file")
-    add("-o", "--output", required=True, type=Path, metavar="OUT.rzc")
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--quality", type=int, metavar="Q", help="0 to 63, continuous over the rates (default: 48)")
     rate.add_argument("--target-bpp", type=float, metavar="B", help="best quality of at most B bits per sensor pixel")
@@ -36,23 +45,20 @@ def add_parser(subparsers: Any, help: str) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    from zoo.cli.denoise import Bar, reachable
+    from zoo.cli.photos import gather, work_through
+    from zoo.raw import RAW_SUFFIXES
 
-    if args.output.suffix.lower() != ".rzc":
-        raise ZooError(f"{args.output}: the file's name ends in .rzc")
-    with reachable():
-        if not args.output.parent.is_dir():
-            raise ZooError(f"{args.output}: there is no folder {args.output.parent}; make it first")
-        if not args.input.exists():
-            raise ZooError(f"{args.input}: no such file; check the path")
+    photos = gather(args, RAW_SUFFIXES, "raw files", (".rzc",))
+    if photos.target is not None and photos.target.suffix.lower() != ".rzc":
+        raise ZooError(f"{photos.target}: the file's name ends in .rzc")
+    jobs = photos.jobs(".rzc")
 
     from zoo.cli.runtimes import ARTEFACTS, open_half, open_runner
-    from zoo.codec import write_file
     from zoo.inference.codec import DEFAULT_COMPRESSOR, DEFAULT_QUALITY, open_codec
-    from zoo.inference.denoise import denoised_mosaic
-    from zoo.models.registry import get_spec
-    from zoo.raw import read_raw
+    from zoo.models.registry import check_removes_noise
 
+    if args.target_bpp is not None and not 0 < args.target_bpp < float("inf"):
+        raise ZooError(f"a target is a number of bits per pixel above 0, not {args.target_bpp:g}")
     model, encoder = args.model or DEFAULT_COMPRESSOR, None
     if Path(model).suffix in ARTEFACTS:
         model, encoder = open_half(Path(model), "encoder", args.threads)
@@ -61,24 +67,54 @@ def run(args: argparse.Namespace) -> None:
     if quality not in codec.qualities:
         raise ZooError(f"quality {quality} does not exist; {codec.name} has 0 to {codec.qualities[-1]}")
     denoiser = open_runner(args.denoiser, threads=args.threads) if args.denoiser is not None else None
+    if denoiser:
+        check_removes_noise(denoiser[0])
+    about = {"model": codec.name, "denoiser": denoiser[0] if denoiser else None}
+    work_through(
+        jobs,
+        args,
+        lambda source, target, place: _one(source, target, codec, quality, denoiser, args, place),
+        _tell,
+        resume=photos.several,
+        about=about if photos.several else None,
+    )
+
+
+def _one(
+    file: Path,
+    target: Path,
+    codec: Codec,
+    quality: int,
+    denoiser: tuple[str, TileRunner] | None,
+    args: argparse.Namespace,
+    place: Place,
+) -> Facts:
+    """Compress one photo; returns what the summary tells of it."""
+    from zoo.cli.photos import Bar, make_folder, note_shading
+    from zoo.codec import write_file
+    from zoo.inference.denoise import denoised_mosaic
+    from zoo.models.registry import get_spec
+    from zoo.raw import read_raw
+
     start = time.perf_counter()
-    raw, denoised = read_raw(args.input), None
+    raw, denoised = read_raw(file), None
+    note_shading(raw, place)
     megapixels = raw.mosaic.size / 1e6
     if denoiser:
         name, runner = denoiser
-        with Bar(f"{args.input.name}: {name}", megapixels, hidden=args.json) as progress:
+        with Bar(f"{file.name}: {name}", megapixels, place, hidden=args.json) as progress:
             denoised = denoised_mosaic(raw, runner, get_spec(name), progress=progress)
-    with Bar(args.input.name, megapixels, hidden=args.json) as progress:
+    with Bar(file.name, megapixels, place, hidden=args.json) as progress:
         settings: dict[str, Any] = {"denoised": denoised, "thumbnail": not args.no_thumbnail, "progress": progress}
         if args.target_bpp is None:
             data = codec.compress(raw, quality, **settings)
         else:
             data, quality = codec.compress_to(raw, args.target_bpp, **settings)
-        write_file(args.output, data)
-    seconds = time.perf_counter() - start
-    facts = {
-        "input": str(args.input),
-        "output": str(args.output),
+        make_folder(target.parent)
+        write_file(target, data)
+    return {
+        "input": str(file),
+        "output": str(target),
         "model": codec.name,
         "denoiser": denoiser[0] if denoiser else None,
         "quality": quality,
@@ -86,13 +122,14 @@ def run(args: argparse.Namespace) -> None:
         "height": raw.mosaic.shape[0],
         "bytes": len(data),
         "bits_per_pixel": round(8 * len(data) / raw.mosaic.size, 5),
-        "seconds": round(seconds, 3),
+        "seconds": round(time.perf_counter() - start, 3),
         "peak_rss_mb": peak_rss_mb(),
     }
-    if args.json:
-        print(json.dumps(facts, indent=1))
-        return
-    print(
-        f"{args.input} -> {args.output}: {megapixels:.1f} MP, quality {quality}, {len(data) / 1000:.1f} kB,"
-        f" {facts['bits_per_pixel']:.3f} bits per pixel, {seconds:.1f} s"
+
+
+def _tell(facts: Facts) -> str:
+    return (
+        f"{facts['input']} -> {facts['output']}: {facts['width'] * facts['height'] / 1e6:.1f} MP, quality"
+        f" {facts['quality']}, {facts['bytes'] / 1000:.1f} kB, {facts['bits_per_pixel']:.3f} bits per pixel,"
+        f" {facts['seconds']:.1f} s"
     )

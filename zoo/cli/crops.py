@@ -33,7 +33,7 @@ KNOWN = (
     Known("gopr9231_crop", (600, 600), "Apache-2.0 or MIT"),
     Known("infisp_outdoor2_8bit", (600, 640), "Apache-2.0"),
     Known("n900_bayer_small", (150, 128), "MIT"),
-    Known("canon_d30", (975, 1036), "MIT"),
+    Known("canon_d30", (969, 1028), "MIT"),
     Known("gopr0024_crop", (230, 560), "Apache-2.0 or MIT"),
     Known("infisp_outdoor3_8bit", (576, 640), "Apache-2.0"),
 )

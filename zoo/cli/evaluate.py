@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import shlex
 import sys
@@ -104,6 +105,7 @@ def _measure(args: argparse.Namespace) -> None:
     """The benchmarks that give numbers."""
     import torch
 
+    from zoo.evaluation.evidence import keep_others
     from zoo.evaluation.run import evaluate, image_key
 
     folder, benchmark = args.output_dir or EVIDENCE, _benchmark(args.benchmark)
@@ -113,6 +115,9 @@ def _measure(args: argparse.Namespace) -> None:
     # All names are looked up before the first, which may take minutes, is measured.
     methods = _open(args)
     results = []
+    if args.weights and not args.fresh:
+        for opened, level in itertools.product(methods, levels):
+            keep_others(_record(opened, benchmark, level, args.threads), folder)
     with progress_bars(quiet=args.json) as progress:
         for opened in methods:
             for level in levels:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from zoo.cli.runtimes import cache
 from zoo.record import write_record
 
 
@@ -14,7 +15,7 @@ def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.Ar
     parser = subparsers.add_parser(
         "export",
         help=help,
-        description="Converts a model with its shipped weights, runs the file against its reference on mosaic tiles and "
+        description="Converts a model with its weights, runs the file against its reference on mosaic tiles and "
         "keeps it only if every gate holds.",
     )
     parser.add_argument("name", nargs="?", help="model (default: the flagship)")
@@ -31,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.Ar
         "--noise", help="with darktable, which cannot tell the noise: clean, iso800, iso3200 (default), iso12800"
     )
     parser.add_argument("--record", type=Path, metavar="DIR", help="also write one JSON record each into this folder")
-    parser.add_argument("--output-dir", type=Path, default=Path("artifacts"), help="default: artifacts")
+    parser.add_argument("--output-dir", type=Path, help="default: artifacts; with --weights artifacts/DIR")
     parser.add_argument(
         "--data", type=Path, help="folder with raw/: verify on its mosaics too (default: ../shared/data)"
     )
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from export import export
     from zoo.models.registry import DEFAULT_MODEL, halves
 
+    args.output_dir = args.output_dir or cache()
     _check(args)
     console = Console(stderr=True)
     packages = []

@@ -14,7 +14,7 @@ from zoo.models.registry import get_spec, halves, list_models, nearest
 
 def add_parser(subparsers: Any, help: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "list", help=help, description="List the models: size, cost, precisions of the shipped weights."
+        "list", help=help, description="List the models: size, cost, precisions of the weights."
     )
     parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="shell pattern, e.g. 'utnet-*'")
     return parser
@@ -51,7 +51,8 @@ def _row(name: str) -> dict[str, Any]:
     measured = {} if spec.task == "demosaic" else card.get("training", {}).get("validation_psnr_db", {})
     levels = list(measured.values())
     kinds = {"fp32": [weights.path(name)], "int8": [weights.path(name, quantized=True, half=h) for h in halves(name)]}
+    known = card.get("sha256", {})
     return dataclasses.asdict(spec) | {
-        "weights": [precision for precision, files in kinds.items() if all(f.exists() for f in files)],
+        "weights": [kind for kind, files in kinds.items() if all(f.name in known and f.exists() for f in files)],
         "psnr_db": sum(levels) / len(levels) if levels else None,
     }

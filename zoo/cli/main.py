@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import math
 import os
 import signal
@@ -38,8 +39,8 @@ VERBS = {
     "evaluate": ("zoo.cli.evaluate", "measure quality beside classical methods, or rank what was measured"),
     "report": ("zoo.cli.report", "write what was measured as one HTML file and as Markdown"),
     "denoise": ("zoo.cli.denoise", "denoise and demosaic raw photos"),
-    "compress": ("zoo.cli.compress", "denoise a raw photo into a small .rzc file"),
-    "decompress": ("zoo.cli.decompress", "make a picture of an .rzc file, or of a part of it"),
+    "compress": ("zoo.cli.compress", "denoise raw photos into small .rzc files"),
+    "decompress": ("zoo.cli.decompress", "make pictures of .rzc files, or of a part of one"),
 }
 
 
@@ -53,6 +54,7 @@ WEIGHED = (
     "verify",
     "benchmark",
     "evaluate",
+    "doctor",
     "denoise",
     "compress",
     "decompress",
@@ -78,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _unwinding() as asked:
             args = _parser(arguments).parse_args(arguments)
@@ -141,14 +146,27 @@ def _unwinding() -> Iterator[list[int]]:
 def _weights(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
     """Weights of ``--weights DIR`` in front of those that ship."""
     folder = getattr(args, "weights", None)
-    # Of `zoo quantize` it can be a file, and is looked at there.
+    # Of `zoo quantize` it can be a file, which is looked at there.
     if folder is None or (args.verb == "quantize" and not folder.is_dir()):
         return contextlib.nullcontext()
     from zoo.weights import using
 
     if args.verb == "quantize":
         args.weights = None
-    return using(folder)
+    return using(folder, *_models(args))
+
+
+def _models(args: argparse.Namespace) -> list[str]:
+    """What a verb runs. Weights that are of none of it would have no effect, without a word."""
+    from zoo.models.registry import DEFAULT_COMPRESSOR, DEFAULT_MODEL
+
+    if args.verb == "train":  # from whose weights, and towards whose, stands in its configuration
+        return []
+    default = {"export": DEFAULT_MODEL, "denoise": DEFAULT_MODEL, "compress": DEFAULT_COMPRESSOR}
+    first = getattr(args, "name", None) or getattr(args, "model", None) or default.get(args.verb)
+    several = args.artifact if args.verb == "benchmark" else getattr(args, "names", None)
+    named = [first, getattr(args, "denoiser", None), *(several or [])]
+    return [name for name in named if name]
 
 
 def _check_threads(args: argparse.Namespace) -> None:

@@ -121,11 +121,14 @@ def check_artefact(name: str, runner: TileRunner, weights_sha256: str) -> None:
         ZooError: it is older.
     """
     import export
+    from zoo import weights
+    from zoo.cli.runtimes import cache
 
     assert runner.tile is not None
-    path = export.artifact_path(name, runner.target, runner.precision, runner.tile)
+    path = export.artifact_path(name, runner.target, runner.precision, runner.tile, cache())
     if export.target_module(runner.target).read_metadata(path).get("weights_sha256") != weights_sha256:
-        raise ZooError(f"{path}: was exported from other weights than those that ship; delete it to have it made anew")
+        those = weights.described(name)
+        raise ZooError(f"{path}: was exported from other weights than {those}; delete it to have it made anew")
 
 
 def package_versions() -> dict[str, str]:

@@ -38,16 +38,20 @@ def run(args: argparse.Namespace) -> None:
 
     if args.run is None and args.quantized is None:
         raise ZooError("nothing to publish; give the folder of a run, or --quantized FILE")
+    if args.run and args.quantized:
+        raise ZooError("give a run or --quantized FILE; an int8 model is added to float weights that are there")
     if args.run is None and (args.data or args.licences):
-        raise ZooError("--data and --licences belong to a run; leave them out with --quantized alone")
+        raise ZooError("--data and --licences belong to a run; leave them out with --quantized")
     check_folder(args.output_dir)
-    written = []
     if args.run:
         from zoo.training.publish import publish
 
-        written.append(publish(args.run, args.output_dir, data=args.data, licences=args.licences))
-    if args.quantized:
+        file = publish(args.run, args.output_dir, data=args.data, licences=args.licences)
+    else:
+        from quantize import check_installed
+
+        check_installed()
         from quantize.publish import publish_quantized
 
-        written.append(publish_quantized(args.quantized, args.output_dir))
-    print(json.dumps([str(file) for file in written]) if args.json else "\n".join(map(str, written)))
+        file = publish_quantized(args.quantized, args.output_dir)
+    print(json.dumps({"path": str(file)}) if args.json else file)

@@ -53,8 +53,10 @@ def add_parser(subparsers: argparse._SubParsersAction, help: str) -> argparse.Ar
 
 
 def run(args: argparse.Namespace) -> int:
+    from quantize import check_installed
     from zoo.errors import ZooError
 
+    check_installed()
     if args.sensitivity:
         from zoo.cli.sensitivity import report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shlex
 import sys
@@ -49,6 +50,7 @@ def measure(args: argparse.Namespace) -> None:
     import torch
 
     from zoo.evaluation import bed
+    from zoo.evaluation.evidence import keep_others
     from zoo.evaluation.rate_board import ANCHORS, label, read_board
     from zoo.evaluation.rate_distortion import Measured, evaluate
 
@@ -59,6 +61,9 @@ def measure(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     pictures = bed.find_pictures(args.data, sets_of(args.sets), args.limit)
     codecs = _open(args.names, target=args.target, precision=args.precision, tile=args.tile, threads=args.threads)
+    if args.weights and not args.fresh:
+        for codec, level in itertools.product(codecs, levels):
+            keep_others(_record(codec, level, args.threads), folder)
     begun = time.process_time()
     with progress_bars(quiet=args.json) as progress:
         for level in levels:

@@ -77,10 +77,15 @@ def _exported(model: str, target: str, precision: str | None, tile: int | None, 
     def announce(path: Path) -> None:
         print(f"exporting {path}, which is needed once", file=sys.stderr)
 
-    precision = precision or ("int8" if weights.path(model, quantized=True, half=half).exists() else "fp32")
+    precision = precision or ("int8" if weights.listed(model, quantized=True, half=half) else "fp32")
     return exported(
-        model, target=target, precision=precision, tile=tile, output_dir=_FOLDER, half=half, announce=announce
+        model, target=target, precision=precision, tile=tile, output_dir=cache(), half=half, announce=announce
     )
+
+
+def cache() -> Path:
+    """Where artefacts lie that are made on the way: of one's own weights in a folder by themselves."""
+    return _FOLDER / weights.label()
 
 
 def _open_artefact(
@@ -110,7 +115,7 @@ def open_half(path: Path, half: str, threads: int | None = None) -> tuple[str, T
         The compressor's name, and the runner.
 
     Raises:
-        ZooError: no artefact of that half, or one of other weights than those that ship.
+        ZooError: no artefact of that half, or one of other weights than the model's.
     """
     if path.suffix not in ARTEFACTS:
         raise ZooError(f"{path}: is no {', '.join(ARTEFACTS)}; `zoo export` writes them")
@@ -119,5 +124,8 @@ def open_half(path: Path, half: str, threads: int | None = None) -> tuple[str, T
     if metadata.get("half") != half:
         raise ZooError(f"{path}: is no {half} of a compressor; `zoo export bayer-codec-m` writes one")
     if metadata["weights_sha256"] != weights_digest(metadata["model"], metadata["precision"], half):
-        raise ZooError(f"{path}: was exported from other weights than those that ship; export it anew")
+        those = weights.described(metadata["model"])
+        raise ZooError(
+            f"{path}: was exported from other weights than {those}; export it anew, or name its own in --weights"
+        )
     return metadata["model"], module.runner(path, threads=threads or 1)

@@ -128,7 +128,8 @@ class Header:
         if self.weights_sha256 != weights_sha256:
             raise ZooError(
                 f"{path}: made with other weights of {name} (sha256 {self.weights_sha256.hex()[:12]}..., installed"
-                f" {weights_sha256.hex()[:12]}...); install the version of raw-zoo that made it"
+                f" {weights_sha256.hex()[:12]}...); give a folder of `zoo publish` that holds those as --weights, or install the"
+                " raw-zoo that made it"
             )
         self.check_tables(tables, path)
 

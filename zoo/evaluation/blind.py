@@ -25,7 +25,7 @@ Picture = npt.NDArray[np.uint8]  # [h, w, 3], sRGB
 # What is hard about a raw that we know, and where in it: (y, x) of the crop's centre, in sensor pixels.
 KNOWN = {
     "gopr0024_crop": (230, 560),  # mural: saturated stripes and dots at the scale of the pixel grid
-    "canon_d30": (975, 1036),  # tinsel: aliasing
+    "canon_d30": (969, 1028),  # tinsel: aliasing
     "aisp_x90": (150, 390),  # lantern at night: saturated lights beside black
     "n900_bayer_small": (100, 153),  # fur and grass of an early phone
     "phone_a71_iso500_fabric": (420, 400),  # fabric at ISO 500, with a noise tag that is wrong

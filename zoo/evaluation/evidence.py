@@ -159,6 +159,20 @@ class Evidence(abc.ABC):
         return record
 
 
+def keep_others(record: Evidence, folder: Path) -> None:
+    """Refuse to replace evidence of other weights, as a second run of one's own would that is measured into the same folder.
+
+    Raises:
+        ZooError: there is such evidence.
+    """
+    path = record.path(folder)
+    before = type(record).load_current(path)
+    if before is not None and before.weights_sha256 != record.weights_sha256:
+        raise ZooError(
+            f"{path}: is of other weights of {record.name}; give another --output-dir, or --fresh to replace it"
+        )
+
+
 def one_digest(
     contents: Iterable[Mapping[str, Any]], digest: Callable[[Mapping[str, Any]], object]
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:

@@ -301,12 +301,12 @@ def _row(name: str, target: str, precision: str, records: Sequence[Mapping[str, 
         params=cost.get("params"),
         gmac_per_mp=cost.get("gmac_per_mp"),
         ms_per_mp=statistics.median(rates) if rates else None,
-        budget=_budget(name, target, precision),
+        budget=_budget(name, target, precision, {r.get("weights_sha256") for r in records}),
     )
 
 
-def _budget(name: str, target: str, precision: str) -> str:
-    """Steps, hours and hardware from the card of the weights; of int8 with those of QAT."""
+def _budget(name: str, target: str, precision: str, digests: set[str | None]) -> str:
+    """Steps, hours and hardware from the card of the weights, if they are the card's; of int8 with those of QAT."""
     from zoo import weights
 
     if target == CLASSICAL:
@@ -316,6 +316,8 @@ def _budget(name: str, target: str, precision: str) -> str:
     if precision in _STONES:  # of any weights and training
         return "-"
     card = weights.card(name) or {}
+    if not digests <= set(card.get("sha256", {}).values()):
+        return "-"
     stages = [card.get("training"), card.get("quantization", {}).get("training") if precision == "int8" else None]
     told = [f"{s['steps'] / 1000:g}k steps, {s['hours']:.2g} h" for s in stages if s and {"steps", "hours"} <= set(s)]
     device = (stages[0] or {}).get("device")

@@ -35,10 +35,9 @@ from zoo.inference.tiling import Band
 from zoo.models.compressor import merge_twins, split_fine
 from zoo.models.contracts import get_contract
 from zoo.models.contracts.bayer_codec import BayerCodecContract
-from zoo.models.registry import ModelSpec, check_compressor, create_model, get_spec
+from zoo.models.registry import DEFAULT_COMPRESSOR, ModelSpec, check_compressor, create_model, get_spec
 from zoo.raw import RawImage, apply_orientation
 
-DEFAULT_COMPRESSOR = "bayer-codec-m"
 DEFAULT_QUALITY = 48  # at 32 blocks show in dark scenes
 TILE = 512  # sensor pixels per side of a tile where the runtime leaves the choice
 MAX_TILE = 2048  # of a file that is decoded: what a window may allocate

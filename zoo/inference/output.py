@@ -9,17 +9,19 @@ format    holds
 ``dng``   LinearRaw for a raw developer: 16-bit camera RGB before white balance; a pedestal keeps negative values.
 ========  =============================================================================================================
 
-"Developed" is white balance, camera matrix, sRGB curve and nothing else: no tone curve, no sharpening. Pixels are not
-turned: the orientation is written as a tag, as cameras do. Make, model, time, ISO and exposure time are kept (in a DNG
-without the times). Developed pictures carry an sRGB profile.
+"Developed" is white balance, camera matrix, sRGB curve and nothing else: no tone curve, no sharpening. Where a DNG says that
+it is meant to be brighter (BaselineExposure above 0), it is made so before the sRGB curve. A linear picture is not: it would
+lose highlights; a LinearRaw carries the tag. Nothing is made darker: white would turn grey without a tone curve.
+
+Pixels are not turned: the orientation is written as a tag, as cameras do. Camera, lens, exposure, time, place, artist and
+copyright are kept (:mod:`zoo.raw.folders`). Developed pictures carry an sRGB profile, linear ones that of sRGB's primaries
+with gamma 1.
 """
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,12 @@ import numpy.typing as npt
 from zoo.ahead import ahead
 from zoo.errors import ZooError
 from zoo.files import replacing
+from zoo.inference.profiles import linear_profile, srgb_profile
 from zoo.inference.tiling import Band
 from zoo.models.registry import nearest
 from zoo.raw import RawImage, camera_to_srgb_matrix, srgb_encode, write_linear_dng
-from zoo.raw.dng import SOFTWARE
-from zoo.raw.tags import read_dng_tags
+from zoo.raw.folders import SOFTWARE, add_folders, exif_block, image_tags
+from zoo.raw.tags import MOST_BASELINE, TIFF_MAGIC, read_dng_tags
 
 SUFFIXES = {".tiff": "tiff", ".tif": "tiff", ".png": "png", ".jpeg": "jpeg", ".jpg": "jpeg", ".dng": "dng"}
 FORMATS = ("tiff", "png", "jpeg", "dng")
@@ -41,8 +44,8 @@ _SHORT = {"tif": "tiff", "jpg": "jpeg"}
 
 _CHUNK = 64  # rows that are developed at a time: the temporaries of a whole band would dwarf it
 _DNG_BLACK, _DNG_WHITE = 512, 65535  # keeps values down to -0.8 % of white; LibRaw shows it as much too dark
-_ORIENTATION, _MAKE, _MODEL, _DATETIME = 274, 271, 272, 306  # TIFF tags
-_EXIF, _EXPOSURE, _ISO = 34665, 33434, 34855  # the EXIF folder, and tags in it
+_RZC = b"\x89RZC\r\n\x1a\n"  # zoo.codec has it too, but needs packages that pictures do not
+_SOFTWARE = 305  # TIFF tag
 
 
 def format_of(path: Path, format: str | None = None) -> str:
@@ -115,7 +118,7 @@ def save(
         raw: the photo they were made from.
         format: one of :data:`FORMATS`, or ``tif`` or ``jpg``; None for the suffix's.
         linear: TIFF without the sRGB curve. A DNG is always linear.
-        exposure: in EV, see :func:`develop`.
+        exposure: in EV, see :func:`develop`; on top of a DNG's own.
 
     Raises:
         ZooError: format or options do not fit, the file is the raw itself or another, or it cannot be written.
@@ -124,7 +127,7 @@ def save(
     check_options(format, linear, exposure)
     if _is_raw(path, raw):
         raise ZooError(f"{path}: is the raw itself and would be overwritten; choose another name or folder")
-    if format == "dng" and _is_foreign_dng(path):
+    if format == "dng" and is_foreign(path):
         raise ZooError(
             f"{path}: is a DNG that raw-zoo did not write and would be overwritten; choose another name or folder"
         )
@@ -133,6 +136,8 @@ def save(
         if format == "dng":
             _save_dng(temporary, chunks, raw)
             return
+        if not linear:
+            exposure += _baseline(raw)
         developed = (develop(chunk.rgb, raw, linear=linear, exposure=exposure) for chunk in chunks)
         if format == "tiff":
             _save_tiff(temporary, developed, raw, linear)
@@ -147,30 +152,61 @@ def _is_raw(path: Path, raw: RawImage) -> bool:
         return False
 
 
-def _is_foreign_dng(path: Path) -> bool:
-    """Whether a file is there that :func:`save` did not write, so perhaps the only copy of a raw."""
+def _baseline(raw: RawImage) -> float:
+    """EV by which a DNG is to be brightened, see the top of this file."""
+    baseline = raw.metadata.get("baseline_exposure", 0.0)
+    return min(max(baseline, 0.0), MOST_BASELINE) if isinstance(baseline, int | float) else 0.0
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file is there that this program did not write, so perhaps the only copy of somebody's picture.
+
+    Told by what the file holds, not by its name: our pictures name us in their ``Software`` tag, and an ``.rzc`` starts as
+    nothing else does. A mosaic is never a picture of ours, nor is what is damaged, unknown or may not be read. Where there
+    is no file, or an empty one, nothing can be lost.
+    """
     try:
         if not path.is_file() or not path.stat().st_size:
             return False
-    except OSError:  # as above
+    except OSError:  # what is wrong with a name is told when it is written to
         return False
     try:
-        tags = read_dng_tags(path)
-    except OSError:  # it may not be read
+        with path.open("rb") as file:
+            start = file.read(len(_RZC))
+    except OSError:
         return True
-    return (tags.software, tags.kind) != (SOFTWARE, "linear")
+    if start == _RZC:
+        return False
+    if start[:4] in TIFF_MAGIC:
+        return not _is_our_tiff(path)
+    return _software_of(path) != SOFTWARE
+
+
+def _is_our_tiff(path: Path) -> bool:
+    """Whether :func:`save` wrote a TIFF or a DNG."""
+    try:
+        tags = read_dng_tags(path)
+    except OSError:
+        return False
+    return tags.software == SOFTWARE and (tags.kind == "linear" or tags.plain_tiff)
+
+
+def _software_of(path: Path) -> str:
+    """The ``Software`` tag of a JPEG or PNG; empty where there is none."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():  # Pillow's remarks on size and on damage
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("JPEG", "PNG")) as picture:
+                return str(picture.getexif().get(_SOFTWARE, ""))
+    except Exception:  # Pillow raises what it likes on files that are damaged
+        return ""
 
 
 def _save_tiff(path: Path, developed: Iterator[npt.NDArray[np.float32]], raw: RawImage, linear: bool) -> None:
     import tifffile
 
-    extra: list[tuple[int, int, int, Any, bool]] = [(_ORIENTATION, 3, 1, raw.orientation, True)]
-    exif = _exif(raw)
-    extra += [(code, 2, 0, exif[code], True) for code in (_MAKE, _MODEL) if code in exif]
-    if _ISO in exif:
-        extra.append((_ISO, 3, 1, exif[_ISO], True))
-    if _EXPOSURE in exif:
-        extra.append((_EXPOSURE, 5, 1, exif[_EXPOSURE].limit_rational(1_000_000), True))
     # The header first, with room for the pixels; then the pixels in order, so that none are held.
     place = tifffile.imwrite(
         path,
@@ -181,10 +217,9 @@ def _save_tiff(path: Path, developed: Iterator[npt.NDArray[np.float32]], raw: Ra
         rowsperstrip=_CHUNK,
         metadata=None,
         software=SOFTWARE,
-        datetime=exif.get(_DATETIME),
         description="linear sRGB primaries" if linear else "sRGB",
-        iccprofile=None if linear else _srgb_profile(),
-        extratags=extra,
+        iccprofile=linear_profile() if linear else srgb_profile(),
+        extratags=sorted(image_tags(raw)),
         returnoffset=True,
     )
     assert place is not None
@@ -192,6 +227,7 @@ def _save_tiff(path: Path, developed: Iterator[npt.NDArray[np.float32]], raw: Ra
         file.seek(place[0])
         for rows in developed:
             file.write(np.rint(rows * 65535).astype(np.uint16).tobytes())
+    add_folders(path, raw)
 
 
 def _save_dng(path: Path, chunks: Iterator[Band], raw: RawImage) -> None:
@@ -217,34 +253,5 @@ def _save_8_bit(path: Path, developed: Iterator[npt.NDArray[np.float32]], raw: R
     for rows in developed:
         picture[y : y + len(rows)] = np.rint(rows * 255)
         y += len(rows)
-    exif = Image.Exif()
-    for code, value in _exif(raw).items():
-        (exif.get_ifd(_EXIF) if code in (_EXPOSURE, _ISO) else exif)[code] = value
     options: dict[str, Any] = {"quality": 95, "subsampling": 0} if format == "jpeg" else {}
-    Image.fromarray(picture).save(path, format, exif=exif, icc_profile=_srgb_profile(), **options)
-
-
-@cache
-def _srgb_profile() -> bytes:
-    """An ICC profile, without the time of its making: equal pictures are to give equal files."""
-    from PIL import ImageCms
-
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return profile[:24] + bytes(12) + profile[36:]
-
-
-def _exif(raw: RawImage) -> dict[int, Any]:
-    """What is known of the exposure, by TIFF/EXIF tag; text is ASCII, as these tags are."""
-    from PIL.TiffImagePlugin import IFDRational
-
-    found: dict[int, Any] = {_ORIENTATION: raw.orientation}
-    for code, key in ((_MAKE, "make"), (_MODEL, "model"), (_DATETIME, "datetime")):
-        text = str(raw.metadata.get(key, "")).encode("ascii", "replace").decode()
-        if text and (code != _DATETIME or re.fullmatch(r"\d{4}(:\d\d){2} \d\d(:\d\d){2}", text)):
-            found[code] = text
-    if raw.iso:
-        found[_ISO] = min(round(raw.iso), 65535)
-    seconds = raw.metadata.get("exposure_time")
-    if isinstance(seconds, int | float) and 0 < seconds < 1e6:
-        found[_EXPOSURE] = IFDRational(Fraction(seconds).limit_denominator(1_000_000))
-    return found
+    Image.fromarray(picture).save(path, format, exif=exif_block(raw), icc_profile=srgb_profile(), **options)

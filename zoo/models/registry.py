@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_MODEL = "utnet-m"
+DEFAULT_COMPRESSOR = "bayer-codec-m"
 HALVES = ("encoder", "decoder")
 
 _ENTRY_POINTS: dict[str, Callable[[], nn.Module]] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,26 @@ from zoo.errors import ZooError
 from zoo.files import replacing
 from zoo.raw.cfa import BAYER_PHASES
 from zoo.raw.colour import SRGB_TO_XYZ
+from zoo.raw.exif import clean_text
+from zoo.raw.folders import (
+    ASCII,
+    BYTE,
+    DOUBLE,
+    LONG,
+    RATIONAL,
+    SHORT,
+    SOFTWARE,
+    SRATIONAL,
+    Tag,
+    add_folders,
+    image_tags,
+    rationals,
+)
 from zoo.raw.image import RawImage
 from zoo.raw.noise import NoiseProfile
+from zoo.raw.tags import MOST_BASELINE
 
 CFA_PHOTOMETRIC, LINEAR_RAW = 32803, 34892  # PhotometricInterpretation, DNG specification 1.7
-SOFTWARE = "raw zoo"  # the tag of that name in all that is written
-Tag = tuple[int, int, int, Any, bool]  # as tifffile's extratags: code, TIFF type, count, value, write once
-BYTE, ASCII, SHORT, LONG, RATIONAL, SRATIONAL, DOUBLE = 1, 2, 3, 4, 5, 10, 12
 
 
 def write_dng(
@@ -70,7 +82,7 @@ def write_dng(
         (50710, BYTE, 3, bytes((0, 1, 2)), True),  # CFAPlaneColor
         (50711, SHORT, 1, 1, True),  # CFALayout: rectangular
         (50713, SHORT, 2, (2, 2), True),  # BlackLevelRepeatDim
-        (50714, RATIONAL, 4, _rationals(blacks), True),  # BlackLevel
+        (50714, RATIONAL, 4, rationals(blacks), True),  # BlackLevel
         (50717, LONG, 1, round(float(np.min(white))), True),  # WhiteLevel
     ]
     if iso:
@@ -78,7 +90,10 @@ def write_dng(
     if noise is not None:
         pairs = [v for pair in zip(noise.shot, noise.read, strict=True) for v in pair]
         tags.append((51041, DOUBLE, 6, tuple(pairs), True))  # NoiseProfile
-    tags += _colour_tags(wb, xyz_to_cam, orientation, make, model)
+    tags.append((274, SHORT, 1, orientation, True))  # Orientation
+    texts = [(code, _ascii(text)) for code, text in ((271, make), (272, model))]  # Make, Model
+    tags += [(code, ASCII, 0, text, True) for code, text in texts if text]
+    tags += _colour_tags(wb, xyz_to_cam, make, model)
     _write(path, mosaic, CFA_PHOTOMETRIC, tags)
 
 
@@ -95,8 +110,8 @@ def write_linear_dng(
     Args:
         path: the file; written under a temporary name beside it and renamed.
         rgb: uint16 (H, W, 3), linear, camera colours, *not* white balanced, not turned.
-        raw: the photo it was made from: gains, matrix, orientation, ISO, make and model are taken over. Its noise
-            profile is not: the noise is gone.
+        raw: the photo it was made from: gains, matrix, BaselineExposure and what :mod:`zoo.raw.folders` keeps are taken
+            over. Its noise profile is not: the noise is gone.
         black, white: DN of 0 and 1. A pedestal (black > 0) keeps a denoiser's negative values around black.
             Keep it small, e.g. 512: LibRaw 0.22 scales LinearRaw by white instead of white - black, so that its
             pictures come out (white - black) / white as bright.
@@ -108,44 +123,45 @@ def write_linear_dng(
         raise ZooError(f"{path}: a linear DNG takes a uint16 (H, W, 3) picture, not {rgb.dtype} {rgb.shape}")
     tags: list[Tag] = [
         (50713, SHORT, 2, (1, 1), True),  # BlackLevelRepeatDim
-        (50714, RATIONAL, 3, _rationals([black] * 3), True),  # BlackLevel
+        (50714, RATIONAL, 3, rationals([black] * 3), True),  # BlackLevel
         (50717, LONG, 3, (round(white),) * 3, True),  # WhiteLevel
     ]
-    if raw.iso:
-        tags.append((34855, SHORT, 1, min(round(raw.iso), 65535), True))
-    make, model = str(raw.metadata.get("make", "")), str(raw.metadata.get("model", ""))
-    tags += _colour_tags(raw.wb, raw.xyz_to_cam, raw.orientation, make, model)
-    _write(path, rgb, LINEAR_RAW, tags)
+    baseline = raw.metadata.get("baseline_exposure")
+    if isinstance(baseline, int | float) and abs(baseline) <= MOST_BASELINE:
+        tags.append((50730, SRATIONAL, 1, rationals([baseline], most=2**31 - 1), True))  # BaselineExposure
+    make, model = (clean_text(str(raw.metadata.get(key, ""))) for key in ("make", "model"))
+    tags += [*image_tags(raw), *_colour_tags(raw.wb, raw.xyz_to_cam, make, model)]
+    _write(path, rgb, LINEAR_RAW, tags, raw)
 
 
 def _colour_tags(
-    wb: Sequence[float], xyz_to_cam: npt.NDArray[np.floating[Any]] | None, orientation: int, make: str, model: str
+    wb: Sequence[float], xyz_to_cam: npt.NDArray[np.floating[Any]] | None, make: str, model: str
 ) -> list[Tag]:
     neutral = 1 / np.asarray(wb, np.float64)
     matrix = np.diag(neutral) @ np.linalg.inv(SRGB_TO_XYZ) if xyz_to_cam is None else np.asarray(xyz_to_cam)
-    make, model = (text.encode("ascii", "replace").decode() for text in (make, model))  # all that these tags hold
-    unique = f"{make} {model}".strip() or "Unknown"
-    tags: list[Tag] = [
-        (274, SHORT, 1, orientation, True),  # Orientation
+    unique = _ascii(f"{make} {model}".strip()) or "Unknown"
+    return [
         (50706, BYTE, 4, bytes((1, 4, 0, 0)), True),  # DNGVersion: 1.4 is the first all readers of NoiseProfile know
         (50707, BYTE, 4, bytes((1, 1, 0, 0)), True),  # DNGBackwardVersion
         (50708, ASCII, 0, unique, True),  # UniqueCameraModel
-        (50721, SRATIONAL, 9, _rationals(matrix.ravel(), most=2**31 - 1), True),  # ColorMatrix1
-        (50728, RATIONAL, 3, _rationals(neutral), True),  # AsShotNeutral
+        (50721, SRATIONAL, 9, rationals(matrix.ravel(), most=2**31 - 1), True),  # ColorMatrix1
+        (50728, RATIONAL, 3, rationals(neutral), True),  # AsShotNeutral
         (50778, SHORT, 1, 21, True),  # CalibrationIlluminant1: D65
     ]
-    named = [(271, make), (272, model)]  # Make, Model
-    return tags + [(code, ASCII, 0, text, True) for code, text in named if text]
 
 
-def _rationals(values: Sequence[float] | npt.NDArray[np.floating[Any]], most: int = 2**32 - 1) -> tuple[int, ...]:
-    """Numerators and denominators in turn, good to 1e-6 as far as numbers up to ``most`` allow it."""
-    largest = [min(1_000_000, most // (int(abs(v)) + 1)) for v in values]  # denominators that keep the numerator below
-    fractions = [Fraction(float(v)).limit_denominator(max(d, 1)) for v, d in zip(values, largest, strict=True)]
-    return tuple(n for f in fractions for n in (f.numerator, f.denominator))
+def _ascii(text: str) -> str:
+    """All that tags of texts hold."""
+    return text.encode("ascii", "replace").decode()
 
 
-def _write(path: str | os.PathLike[str], data: npt.NDArray[np.uint16], photometric: int, tags: list[Tag]) -> None:
+def _write(
+    path: str | os.PathLike[str],
+    data: npt.NDArray[np.uint16],
+    photometric: int,
+    tags: list[Tag],
+    raw: RawImage | None = None,
+) -> None:
     import tifffile
 
     with replacing(path) as temporary:
@@ -158,3 +174,5 @@ def _write(path: str | os.PathLike[str], data: npt.NDArray[np.uint16], photometr
             software=SOFTWARE,
             extratags=sorted(tags),
         )
+        if raw is not None:
+            add_folders(temporary, raw)

@@ -19,7 +19,7 @@ class RawImage:
     """One exposure as the sensor gave it, with what is needed to develop it.
 
     Attributes:
-        mosaic: uint16 (H, W), active area only, linearised, phase as in the file.
+        mosaic: uint16 (H, W), linearised: the picture that the camera means to be seen, without the pixels around it.
         cfa: "RGGB", "GRBG", "GBRG" or "BGGR", the 2x2 read row by row at the mosaic's top left; or "XTRANS".
         black: black level in DN per 2x2 position, row by row.
         white: saturation level in DN per 2x2 position. The readers give all four the same value, as white balance gains
@@ -30,7 +30,10 @@ class RawImage:
         iso: sensitivity, None if unknown.
         noise: noise of the normalised mosaic before white balance.
         orientation: EXIF 1..8; the mosaic itself is not turned.
-        metadata: make, model, exposure_time (s), f_number, focal_length (mm), datetime, wb_source, as far as known.
+        metadata: make, model, lens, exposure_time (s), f_number, focal_length (mm), datetime, offset_time (of its zone),
+            artist, copyright, latitude, longitude (degrees), altitude (m), wb_source, as far as known; of a DNG also
+            baseline_exposure (EV, by which it is meant to be brighter) and gain_map (1 where it has a lens shading
+            correction, which nothing here applies).
         path: the file, for messages.
     """
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +17,20 @@ import numpy.typing as npt
 from zoo.errors import ZooError
 from zoo.raw.cfa import BAYER_PHASES, XTRANS
 from zoo.raw.colour import D65
+from zoo.raw.exif import Metadata, clean_metadata, clean_text, read_exif
 from zoo.raw.image import Quad, RawImage, normalised_planes
 from zoo.raw.noise import NoiseProfile, camera_noise, choose_noise, estimate_noise
-from zoo.raw.tags import DngTags, cfa_noise, read_dng_tags, read_exif
+from zoo.raw.sensor import cfa_of, crop_of, levels_of, quad, shifted
+from zoo.raw.tags import DngTags, cfa_noise, read_dng_tags
 
 Triple = tuple[float, float, float]
 
-# Of what is taken for a raw where a folder is given.
+# Of what is taken for a raw where a folder is given: a mosaic that LibRaw reads. Not .raw, which anything may be, nor .x3f,
+# which holds full-colour pixels.
 RAW_SUFFIXES = (
-    *(".dng", ".npz", ".crw", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".rwl"),
-    *(".pef", ".srw", ".3fr", ".fff", ".erf", ".mrw", ".iiq", ".gpr"),
+    *(".dng", ".npz", ".crw", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".ori", ".rw2"),
+    *(".rwl", ".rwz", ".pef", ".ptx", ".srw", ".3fr", ".fff", ".erf", ".mrw", ".mdc", ".iiq", ".cap", ".mos", ".mef"),
+    *(".mfw", ".gpr", ".dcr", ".dcs", ".drf", ".kdc", ".k25", ".kc2", ".bay", ".pxn", ".qtk", ".cs1", ".sti", ".ia"),
 )
 
 _MOST = 1e4  # of one gain over another; no light is as far from a sensor's own colours
@@ -45,11 +49,11 @@ def read_raw(path: str | os.PathLike[str], *, noise: NoiseProfile | None = None,
     """Read a raw photo.
 
     Camera raws (CR2, CR3, NEF, ARW, DNG, RAF, ORF, RW2, CRW, ...) are read by LibRaw, which unpacks, linearises and
-    finds the active area. ``.npz`` files hold ``mosaic``, an unsigned integer (H, W) or (N, H, W) array, and ``meta``,
-    a JSON object in a string: ``black`` (number, or four per 2x2 position row by row), ``white`` (number) and ``cfa``
-    are needed; ``iso``, ``camera`` or ``make`` and ``model``, ``wb`` (gains R, G, B) or ``as_shot_neutral`` (their
-    inverses), ``color_matrix`` (nine numbers, XYZ -> camera, row by row), ``noise_profile`` ([S, O]) and
-    ``orientation`` are taken where they are.
+    finds the picture in the active area (what DNG calls its default crop). ``.npz`` files hold ``mosaic``, an unsigned
+    integer (H, W) or (N, H, W) array, and ``meta``, a JSON object in a string: ``black`` (number, or four per 2x2
+    position row by row), ``white`` (number) and ``cfa`` are needed; ``iso``, ``camera`` or ``make`` and ``model``,
+    ``wb`` (gains R, G, B) or ``as_shot_neutral`` (their inverses), ``color_matrix`` (nine numbers, XYZ -> camera, row
+    by row), ``noise_profile`` ([S, O]) and ``orientation`` are taken where they are.
 
     White balance is the camera's; without one, the gains that make daylight (D65) neutral through the colour matrix;
     without a matrix, grey world. Noise is ``noise`` if given; else the file's NoiseProfile tag or the table's row for
@@ -96,24 +100,24 @@ def _read_camera_raw(path: Path, noise: NoiseProfile | None) -> RawImage:
     if dng.needed_bytes > size:
         raise ZooError(f"{path}: is cut off at {size} of {dng.needed_bytes} bytes; copy it again from the camera")
     try:
-        with _silent_stderr(), rawpy.imread(str(path)) as raw:
-            cfa = _cfa_of(path, raw)
-            mosaic = np.array(raw.raw_image_visible, dtype=np.uint16)
-            black, white = _levels_of(raw, cfa, dng)
+        with _silent_stderr(), _source(path) as source, rawpy.imread(source) as raw:
+            cfa = cfa_of(path, raw)
+            top, left, bottom, right = crop_of(raw.sizes)
+            mosaic = np.array(raw.raw_image_visible[top:bottom, left:right], dtype=np.uint16)
+            black, white = levels_of(raw, cfa, dng)
+            cfa, black = shifted(cfa, black, top, left)
             gains = [float(g) for g in raw.camera_whitebalance]
             matrix = np.array(raw.rgb_xyz_matrix[:3], np.float64)
-            flip, other = int(raw.sizes.flip), getattr(raw, "other", None)
+            flip, known = int(raw.sizes.flip), _known(raw)
     except rawpy.LibRawFileUnsupportedError as error:
         raise ZooError(f"{path}: is no raw that LibRaw knows, or is cut off; give a whole camera raw or DNG") from error
     except (rawpy.LibRawError, MemoryError) as error:
         raise ZooError(f"{path}: is damaged ({_text(error)}); copy it again from the camera") from error
-    metadata = read_exif(path)
-    if dng.model and "model" not in metadata:
-        metadata["model"] = dng.model
-    for name, attribute in _LIBRAW_EXPOSURE.items():
-        value = float(getattr(other, attribute, 0) or 0)
-        if name not in metadata and np.isfinite(value) and value > 0:
-            metadata[name] = value
+    metadata = known | clean_metadata({"model": dng.model}) | read_exif(path)
+    if dng.baseline is not None:
+        metadata["baseline_exposure"] = dng.baseline
+    if dng.gain_map:
+        metadata["gain_map"] = 1
     iso = float(metadata.pop("iso", 0))
     return _finish(
         path, mosaic, cfa, black, white,
@@ -127,53 +131,30 @@ def _read_camera_raw(path: Path, noise: NoiseProfile | None) -> RawImage:
     )  # fmt: skip
 
 
-def _cfa_of(path: Path, raw: Any) -> str:
-    """The phase at the top left of the visible area.
-
-    Raises:
-        ZooError: not a mosaic of red, green and blue.
-    """
-    names = raw.color_desc.decode("ascii", "replace")
+@contextlib.contextmanager
+def _source(path: Path) -> Iterator[str | BinaryIO]:
+    """What rawpy is to open: the name; or the file, which it holds in memory then, where the name is no UTF-8."""
     try:
-        pattern = raw.raw_pattern
-    except NotImplementedError as error:  # rawpy's, of filters that are laid out in no way it knows
-        raise ZooError(
-            f"{path}: its filters ({names}, laid out oddly) are not a Bayer mosaic; give an RGB Bayer raw"
-        ) from error
-    if pattern is None or raw.raw_image_visible.ndim != 2:
-        raise ZooError(f"{path}: holds full-colour pixels, not a mosaic; give the camera's own raw")
-    if pattern.shape == (6, 6):
-        return XTRANS
-    cfa = "".join(names[i] if i < len(names) else "?" for i in _corner_colours(raw))
-    if raw.num_colors != 3 or cfa not in BAYER_PHASES:
-        raise ZooError(f"{path}: its filters ({names}: {cfa}) are not a Bayer mosaic; give an RGB Bayer raw")
-    return cfa
-
-
-def _corner_colours(raw: Any) -> list[int]:
-    """Of the first 2x2 visible pixels. rawpy's ``raw_colors_visible`` says the same, but builds it for the whole photo."""
-    top, left = raw.sizes.top_margin, raw.sizes.left_margin
-    rows, columns = raw.raw_pattern.shape
-    return [int(raw.raw_pattern[(top + y) % rows, (left + x) % columns]) for y in (0, 1) for x in (0, 1)]
-
-
-def _levels_of(raw: Any, cfa: str, dng: DngTags) -> tuple[Quad, Quad]:
-    """Black and white by 2x2 position."""
-    by_colour = [float(b) for b in raw.black_level_per_channel]
-    if cfa == XTRANS:
-        black = [sum(by_colour[:3]) / 3] * 4
-    elif dng.black is not None:
-        # LibRaw 0.22 rounds DNG blacks to whole DN and, where it moves an odd margin to an even one, leaves the
-        # pattern of blacks behind.
-        shift = (dng.origin[0] - raw.sizes.top_margin, dng.origin[1] - raw.sizes.left_margin)
-        black = np.roll(dng.black, shift, axis=(0, 1)).ravel().tolist()
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield file
     else:
-        black = [by_colour[i] for i in _corner_colours(raw)]
-    white = float(raw.white_level)
-    # Canon and others note where each channel saturates, a little below the format's maximum; elsewhere the field is
-    # absent, zero or of another scale.
-    per_channel = [float(v) for v in raw.camera_white_level_per_channel or () if white / 2 < v <= white]
-    return _quad(black), _quad([min(per_channel, default=white)] * 4)
+        yield str(path)
+
+
+def _known(raw: Any) -> Metadata:
+    """What LibRaw knows of the exposure, for formats that nothing else here reads."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(AttributeError, ValueError, OSError, OverflowError):  # old rawpy; times of damaged files
+        other = raw.other
+        found = {name: float(getattr(other, attribute)) for name, attribute in _LIBRAW_EXPOSURE.items()}
+        found["artist"] = other.artist
+        if other.timestamp.timestamp() > 0:  # LibRaw took the camera's clock for local time, and rawpy back again
+            found["datetime"] = other.timestamp.strftime("%Y:%m:%d %H:%M:%S")
+    with contextlib.suppress(AttributeError):
+        found["lens"] = raw.lens.model
+    return clean_metadata(found)
 
 
 def _camera_matrix(dng: DngTags, libraw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
@@ -211,9 +192,8 @@ def _read_npz(path: Path, noise: NoiseProfile | None, frame: int) -> RawImage:
         stated = cfa_noise(np.array(pair, np.float64).reshape(-1, 2), cfa) if pair else None
         iso = float(meta["iso"]) if meta.get("iso") else None
         orientation = int(meta.get("orientation") or 1)
-        metadata: dict[str, str | float | int] = {"model": str(meta.get("model") or meta.get("camera") or "unknown")}
-        if meta.get("make"):
-            metadata["make"] = str(meta["make"])
+        metadata = clean_metadata({"make": str(meta.get("make") or "")})
+        metadata["model"] = clean_text(str(meta.get("model") or meta.get("camera") or "")) or "unknown"
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         problem = f"{type(error).__name__}: {_text(error)}"
         raise ZooError(f"{path}: its meta is wrong ({problem}); zoo.raw.read_raw lists the keys") from error
@@ -226,7 +206,7 @@ def _read_npz(path: Path, noise: NoiseProfile | None, frame: int) -> RawImage:
     if iso is not None and not 0 < iso < _MOST_ISO:
         raise ZooError(f"{path}: meta says iso {iso:g}; it is above 0 and below {_MOST_ISO:g}, or left out")
     return _finish(
-        path, frames[frame].astype(np.uint16), cfa, _quad(black), _quad([white] * 4),
+        path, frames[frame].astype(np.uint16), cfa, quad(black), quad([white] * 4),
         gains=gains, matrix=matrix, iso=iso, stated=stated, given=noise, orientation=orientation, metadata=metadata,
     )  # fmt: skip
 
@@ -272,7 +252,7 @@ def _finish(
     stated: NoiseProfile | None,
     given: NoiseProfile | None,
     orientation: int,
-    metadata: dict[str, str | float | int],
+    metadata: Metadata,
 ) -> RawImage:
     """Settle white balance and noise, which need the picture, and put the photo together."""
     if not _ordered(black, white):
@@ -323,12 +303,7 @@ def _grey_world(planes: npt.NDArray[np.float32] | None) -> Triple:
     return float(np.clip(means[1] / means[0], 0.25, 4)), 1.0, float(np.clip(means[1] / means[2], 0.25, 4))
 
 
-def _quad(values: list[float]) -> Quad:
-    a, b, c, d = values
-    return a, b, c, d
-
-
-@contextmanager
+@contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Swallow what C code writes to stderr: LibRaw tells of damage there as well as in the exception that we turn."""
     try:

@@ -1,10 +1,8 @@
-"""What a raw file's tags say beyond what LibRaw passes on: camera, exposure, and DNG's colour and noise."""
+"""What a DNG's tags say beyond what LibRaw passes on: colour, noise, levels, and what a raw developer is to apply."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zoo.raw.exif import quiet
 from zoo.raw.noise import NoiseProfile
 
-_TIFF_MAGIC = (b"II*\x00", b"MM\x00*")
+TIFF_MAGIC = (b"II*\x00", b"MM\x00*")
 _RATIONALS = (5, 10)  # TIFF types RATIONAL and SRATIONAL
 _CFA, _LINEAR_RAW = 32803, 34892
 _D65 = 21  # CalibrationIlluminant
+_GAIN_MAP = 9  # opcode
+MOST_BASELINE = 4.0  # EV of BaselineExposure either way; cameras' are within 2
 
 
 @dataclass(frozen=True)
 class DngTags:
-    """Tags of a DNG, empty but for ``plain_tiff`` where the file is none.
+    """Tags of a DNG, empty but for ``plain_tiff`` and ``software`` where the file is none.
 
     Attributes:
         kind: "cfa", "linear" or "" (no DNG).
@@ -33,6 +34,8 @@ class DngTags:
         needed_bytes: where the picture's last strip or tile ends in the file; a shorter file is cut off.
         model: UniqueCameraModel.
         software: what wrote the file.
+        baseline: BaselineExposure in EV; None without the tag, and where it makes no sense.
+        gain_map: a lens shading correction is there that nothing here applies.
         plain_tiff: it is a TIFF, and no DNG.
     """
 
@@ -44,47 +47,9 @@ class DngTags:
     needed_bytes: int = 0
     model: str = ""
     software: str = ""
+    baseline: float | None = None
+    gain_map: bool = False
     plain_tiff: bool = False
-
-
-def read_exif(path: Path) -> dict[str, str | float | int]:
-    """Make, model, iso, exposure_time, f_number, focal_length and datetime, as far as exifread finds them."""
-    import exifread
-
-    names = {
-        "make": ("Image Make",),
-        "model": ("Image Model",),
-        "iso": ("EXIF ISOSpeedRatings", "Image ISOSpeedRatings", "EXIF RecommendedExposureIndex"),
-        "exposure_time": ("EXIF ExposureTime", "Image ExposureTime"),
-        "f_number": ("EXIF FNumber", "Image FNumber"),
-        "focal_length": ("EXIF FocalLength", "Image FocalLength"),
-        "datetime": ("EXIF DateTimeOriginal", "Image DateTime"),
-    }
-    with _quiet("exifread"), path.open("rb") as file:
-        try:
-            tags = exifread.process_file(file, details=False)
-        except Exception:  # exifread raises what it likes on formats it does not know; the picture may still be read
-            return {}
-    found: dict[str, str | float | int] = {}
-    for name, keys in names.items():
-        tag = next((tags[k] for k in keys if k in tags), None)
-        if tag is None:
-            continue
-        if name in ("make", "model", "datetime"):
-            found[name] = _text(tag).strip("\x00 ")
-        elif tag.values and (number := _float(tag.values[0])) > 0:
-            found[name] = number
-    return found
-
-
-def _text(tag: Any) -> str:
-    """A tag's text; exifread gives what is no ASCII as bytes, and prints those as Python does."""
-    if not isinstance(tag.values, bytes):
-        return str(tag)
-    try:
-        return tag.values.decode()
-    except UnicodeDecodeError:
-        return tag.values.decode("latin-1")
 
 
 def read_dng_tags(path: Path) -> DngTags:
@@ -92,9 +57,9 @@ def read_dng_tags(path: Path) -> DngTags:
     import tifffile
 
     with path.open("rb") as file:
-        if file.read(4) not in _TIFF_MAGIC:
+        if file.read(4) not in TIFF_MAGIC:
             return DngTags()
-    with _quiet("tifffile"):
+    with quiet("tifffile"):
         try:
             with tifffile.TiffFile(path) as tiff:
                 pages = [p for top in tiff.pages for p in (top, *(top.pages or ()))]
@@ -120,7 +85,7 @@ def cfa_noise(pairs: npt.NDArray[np.float64], cfa: str) -> NoiseProfile | None:
 def _from_pages(pages: list[Any]) -> DngTags:
     first = pages[0].tags
     if 50706 not in first:  # DNGVersion
-        return DngTags(plain_tiff=True)
+        return DngTags(plain_tiff=True, software=str(first.valueof(305) or ""))
     raw = next((p for p in pages if p.tags.valueof(262) in (_CFA, _LINEAR_RAW)), pages[0])
     kind = {_CFA: "cfa", _LINEAR_RAW: "linear"}.get(raw.tags.valueof(262), "")
     both = [raw.tags, first]  # the noise may stand in either
@@ -136,7 +101,26 @@ def _from_pages(pages: list[Any]) -> DngTags:
         needed_bytes=max(ends, default=0),
         model=str(first.valueof(50708) or ""),
         software=str(first.valueof(305) or ""),
+        baseline=_baseline(first),
+        gain_map=any(_GAIN_MAP in _opcodes(raw.tags.valueof(code)) for code in (51009, 51022)),  # OpcodeList2 and 3
     )
+
+
+def _baseline(tags: Any) -> float | None:
+    values = _numbers(tags, 50730)
+    return float(values[0]) if values is not None and values.size == 1 and abs(values[0]) <= MOST_BASELINE else None
+
+
+def _opcodes(content: Any) -> set[int]:
+    """Numbers of the corrections in a list of them ("Opcode List Processing"), whatever they say."""
+    found: set[int] = set()
+    if isinstance(content, bytes):
+        place = 4  # after their count; the lengths lead through them all the same
+        while place + 16 <= len(content):
+            code, _, _, size = struct.unpack_from(">4I", content, place)
+            found.add(code)
+            place += 16 + size
+    return found
 
 
 def _black(tags: Any) -> npt.NDArray[np.float64] | None:
@@ -172,21 +156,3 @@ def _numbers(tags: Any, code: int) -> npt.NDArray[np.float64] | None:
     if int(tag.dtype) in _RATIONALS:
         values = values[0::2] / np.where(values[1::2] == 0, 1, values[1::2])
     return values
-
-
-def _float(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return 0.0
-
-
-@contextmanager
-def _quiet(logger_name: str) -> Iterator[None]:
-    """Keep a library's remarks on odd tags off the user's terminal."""
-    logger = logging.getLogger(logger_name)
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before

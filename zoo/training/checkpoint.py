@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,13 +38,16 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ZooError(f"{path}: is damaged or no checkpoint of `zoo train`; delete it to start anew") from error
 
 
-def check_same_run(folder: Path, meta: dict[str, Any], config: TrainConfig, digest: str) -> None:
+def check_same_run(
+    folder: Path, meta: dict[str, Any], config: TrainConfig, digest: str, asked: Mapping[str, str]
+) -> None:
     """Refuse to go on with a run under another configuration or on other pictures, which its card would say of all its steps.
 
     Args:
         folder: of the run.
         meta: of its checkpoint. What an older one does not hold is not compared.
         config, digest: with which it is to go on.
+        asked: sha256 of the weights of its teacher and its denoiser.
 
     Raises:
         ZooError: they are not the run's.
@@ -59,6 +63,9 @@ def check_same_run(folder: Path, meta: dict[str, Any], config: TrainConfig, dige
     other = [k for k, v in _flat(before).items() if k not in _MAY_CHANGE and k in now and now[k] != v]
     if meta.get("data_sha256", digest) != digest:
         other.append("data (other pictures)")
+    other += [
+        f"{key} (other weights)" for key, known in meta.get("asked_sha256", {}).items() if asked.get(key) != known
+    ]
     if other:
         raise ZooError(f"{folder}: holds a run with another {', '.join(other)}; {instead}")
 

@@ -39,7 +39,7 @@ def publish(run: Path, folder: Path, *, data: Path | None = None, licences: str 
         run: folder of the run.
         folder: where to; :func:`zoo.weights.using` takes it.
         data: the run's training pictures, which a compressor's tables are counted on; None for where the run had them.
-        licences: of those pictures, for the card; None for what a card that ships says of the same ones.
+        licences: of those pictures, for the card; None for what a card that ships, or lies there, says of the same ones.
 
     Returns:
         path of the weights.
@@ -64,7 +64,7 @@ def publish(run: Path, folder: Path, *, data: Path | None = None, licences: str 
         )
     name = meta["config"]["model"]
     codec = get_spec(name).codec
-    licences = licences or _known_licences(meta["data_sha256"])
+    licences = licences or _known_licences(meta["data_sha256"], folder)
     if not licences:
         raise ZooError(f"{run}: no card knows the pictures that it was trained on; give --licences TEXT for its card")
     try:
@@ -99,6 +99,7 @@ def publish(run: Path, folder: Path, *, data: Path | None = None, licences: str 
                 **spent(meta),  # the leaderboard tells the whole budget, also of a warm start
                 "device": meta["device"],
                 "config": meta["config"],
+                **({"asked_sha256": meta["asked_sha256"]} if meta.get("asked_sha256") else {}),
                 # A compressor's hold rates too; `zoo list` averages decibels only.
                 ("validation" if codec else "validation_psnr_db"): {k: round(v, 3) for k, v in scores.items()},
             },
@@ -111,11 +112,12 @@ def publish(run: Path, folder: Path, *, data: Path | None = None, licences: str 
     return file
 
 
-def _known_licences(digest: str) -> str | None:
+def _known_licences(digest: str, folder: Path) -> str | None:
     """Of pictures with which weights that have a card were trained."""
     from zoo.models.registry import list_models
 
-    for card in map(weights.card, list_models()):
+    cards = [weights.card(name, place) for place in (folder, None) for name in list_models()]
+    for card in cards:
         known = (card or {}).get("data", {})
         if known.get("sha256") == digest:
             return str(known["licences"])
@@ -142,6 +144,8 @@ def _make_tables(
     if not pictures.is_dir():
         raise ZooError(f"{pictures}: no such folder of training pictures, which the tables need; give one with --data")
     pool = ImagePool.from_folder(pictures, min_side=config.patch)
+    if pool.digest != meta["data_sha256"]:
+        raise ZooError(f"{pictures}: holds other pictures than the run was trained on; give those with --data")
     if isinstance(model, BayerCodec):
         channels = _channels(model, pool, config)
         latents = merge_twins(channels, model.twins)

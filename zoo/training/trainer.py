@@ -30,7 +30,7 @@ from zoo.training.dark_channels import LIFT, DarkChannels
 from zoo.training.losses import display_psnr, restoration_loss
 from zoo.training.machine import STOPS, StopSignal, computes_bf16, device_name, progress_console
 from zoo.training.optim import make_optimizers
-from zoo.training.transfer import NOTHING, Teacher, cost, load_initial, part
+from zoo.training.transfer import NOTHING, Teacher, cost, digest_of, load_initial, part
 
 __all__ = ["CHECKPOINT", "Trainer", "held_back", "make_trainer", "read_checkpoint", "trained_on"]
 
@@ -89,6 +89,8 @@ class Trainer:
         for network in (self, self.teacher):
             if network is not None and config.cfa != "bayer" and network.contract.cfa != "any":
                 raise ZooError(f"cfa is {config.cfa}, but contract {network.contract.name} knows only Bayer mosaics")
+        # A name may stand for other weights by the time that a run goes on.
+        self.asked = {key: digest_of(source) for key in ("teacher", "denoiser") if (source := getattr(config, key))}
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         # Batch norms behave differently in training, and what they count belongs to the weights that are shipped.
         norms = [(n, m) for n, m in self.model.named_modules() if isinstance(m, nn.BatchNorm2d)]
@@ -326,6 +328,7 @@ class Trainer:
             "seconds": self.seconds,
             "processes": distributed.size(),
             "before": self.before,
+            "asked_sha256": self.asked,
             "config": dataclasses.asdict(self.config),
             "data_sha256": self.digest,
             "device": device_name(self.device),
@@ -336,7 +339,7 @@ class Trainer:
 
     def _resume(self) -> None:
         tensors, meta = read_checkpoint(self.folder / CHECKPOINT)
-        check_same_run(self.folder, meta, self.config, self.digest)
+        check_same_run(self.folder, meta, self.config, self.digest, self.asked)
         load_network(self.folder, self.model, part(tensors, "model."))
         average = part(tensors, "average.")
         # In their order, which files do not keep.

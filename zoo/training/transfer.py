@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,14 @@ def averaged(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names start with a prefix, by what follows it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def digest_of(source: str) -> str:
+    """sha256 of the file that :func:`load_initial` reads for a source; empty where there is none, which it says itself."""
+    from zoo import weights
+
+    file = weights.path(source) if source in list_models() else Path(source)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 class Teacher:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +23,26 @@ _own: Path | None = None
 
 
 @contextlib.contextmanager
-def using(folder: Path) -> Iterator[None]:
+def using(folder: str | os.PathLike[str], *names: str) -> Iterator[None]:
     """Within it, models whose weights lie in a folder that `zoo publish` wrote have those; the others have what ships.
 
+    Args:
+        folder: as ``zoo publish RUN --output-dir`` was given it.
+        names: models of which at least one has to be in it.
+
     Raises:
-        ZooError: no such folder, or no weights in it.
+        ZooError: no such folder, no weights in it, or none of those models.
     """
     global _own
+    folder = Path(folder)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
         raise ZooError(f"{folder}: {what}; give the folder that `zoo publish RUN --output-dir DIR` wrote")
-    if not any(file.with_suffix(".safetensors").exists() for file in folder.glob("*.yaml")):
+    held = sorted(file.stem for file in folder.glob("*.yaml") if file.with_suffix(".safetensors").exists())
+    if not held:
         raise ZooError(f"{folder}: holds no weights with a card; write them with `zoo publish RUN --output-dir DIR`")
+    if names and not set(names) & set(held):
+        raise ZooError(f"{folder}: holds {', '.join(held)}, and nothing of {', '.join(names)}; leave --weights out")
     before, _own = _own, folder
     try:
         yield
@@ -44,6 +53,22 @@ def using(folder: Path) -> Iterator[None]:
 def home(name: str) -> Path:
     """Folder that a model's weights are taken from."""
     return _own if _own is not None and (_own / f"{name}.yaml").exists() else FOLDER
+
+
+def label() -> str:
+    """A name for the folder that :func:`using` puts in front, to keep apart what is made of its weights; empty without one."""
+    return "" if _own is None else _own.absolute().name
+
+
+def described(name: str) -> str:
+    """Where a model's weights are from, as messages say it."""
+    return "those that ship" if home(name) == FOLDER else f"those in {home(name)}"
+
+
+def listed(name: str, *, quantized: bool = False, half: str = "") -> bool:
+    """Whether there are such weights, in a file that the card knows."""
+    file = path(name, quantized=quantized, half=half)
+    return file.exists() and file.name in ((card(name) or {}).get("sha256") or {})
 
 
 def path(name: str, *, quantized: bool = False, half: str = "") -> Path:
@@ -76,8 +101,8 @@ def verified(name: str, *, quantized: bool = False, half: str = "") -> Path:
     Raises:
         ZooError: no weights, no card, or a file that differs from it.
     """
-    kind, verb = ("quantised weights", "zoo quantize") if quantized else ("weights", "zoo train")
-    return _verified(name, path(name, quantized=quantized, half=half), kind, verb)
+    kind, cure = ("quantised weights", "`zoo quantize`") if quantized else ("weights", "`zoo train`")
+    return _verified(name, path(name, quantized=quantized, half=half), kind, cure)
 
 
 def verified_tables(name: str) -> Path:
@@ -87,14 +112,17 @@ def verified_tables(name: str) -> Path:
         ZooError: as of :func:`verified`.
     """
     verified(name)  # without weights, training them is what is to be done first
-    return _verified(name, tables_path(name), "entropy tables", "zoo publish RUN")
+    return _verified(name, tables_path(name), "entropy tables", "`zoo publish RUN`")
 
 
-def _verified(name: str, file: Path, kind: str, verb: str) -> Path:
+def _verified(name: str, file: Path, kind: str, cure: str) -> Path:
     facts = card(name)
     if not file.exists() or facts is None or file.name not in facts["sha256"]:
-        where = "ship with this version" if file.parent == FOLDER else f"in {file.parent}"
-        raise ZooError(f"{name}: no {kind} {where}; make them with `{verb}`")
+        if file.parent == FOLDER:
+            raise ZooError(f"{name}: no {kind} ship with this version; make them with {cure}")
+        raise ZooError(
+            f"{name}: no {kind} in {file.parent}; make them with {cure} and put them there with `zoo publish`"
+        )
     if hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"][file.name]:
         cure = "install the package again" if file.parent == FOLDER else "publish it again"
         raise ZooError(f"{file}: sha256 differs from its card; the file is damaged, {cure}")
@@ -114,6 +142,6 @@ def load_weights(model: nn.Module, name: str) -> nn.Module:
         model.load_state_dict(load_file(file))
     except RuntimeError as error:
         raise ZooError(
-            f"{file}: does not fit {type(model).__name__}; the package's files are of two versions"
+            f"{file}: does not fit {type(model).__name__}; it is of another version of this package"
         ) from error
     return model
