@@ -51,9 +51,10 @@ def post_training(name: str, model: nn.Module, pool: ImagePool, config: TrainCon
     """
     check_int8(name)
     start = state_sha256(model)
-    inputs = list(calibration_inputs(contract_of(model, name), pool, config, CALIBRATION_BATCHES))
+    contract = contract_of(model, name)
+    inputs = list(calibration_inputs(contract, pool, config, CALIBRATION_BATCHES))
     prepared = prepare(equalise(model, inputs[:EQUALISING_BATCHES]))
-    extremes = calibrate(prepared, inputs)
+    extremes = calibrate(prepared, inputs, input_range=contract.int8_range)
     facts = {"start_sha256": start, **calibration_facts(extremes, pool, config)}
     return QuantizedModel(name, "ptq", prepared, facts)
 

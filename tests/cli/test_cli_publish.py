@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -153,10 +155,17 @@ def test_int8_without_its_libraries(zoo, monkeypatch, tmp_path):
 def test_int8_of_before_goes_with_its_float_weights(zoo, trained, own):
     stale = own / weights.path(MODEL, quantized=True).name
     stale.write_bytes(b"of before")
-    with weights.using(own):
-        assert not weights.listed(MODEL, quantized=True) and weights.listed(MODEL)
-    assert zoo("publish", trained, "--output-dir", own)[0] == 0  # its card says what the pictures' licences are
-    assert not stale.exists()
+    card = yaml.safe_load((own / f"{MODEL}.yaml").read_text())
+    card["sha256"][stale.name] = hashlib.sha256(b"of before").hexdigest()
+    (own / f"{MODEL}.yaml").write_text(yaml.safe_dump(card))
+    for known in (True, False):
+        with weights.using(own):
+            assert weights.listed(MODEL) and weights.listed(MODEL, quantized=True) is known
+        (row,) = json.loads(zoo("list", MODEL, "--weights", own, "--json")[1])
+        assert row["weights"] == ["fp32", "int8"][: 1 + known]
+        files = json.loads(zoo("show", MODEL, "--weights", own, "--json")[1])["weights"]
+        assert [Path(file["file"]).name for file in files] == [f"{MODEL}.safetensors", stale.name][: 1 + known]
+        assert zoo("publish", trained, "--output-dir", own)[0] == 0  # its card says what the pictures' licences are
 
 
 def test_what_cannot_be_published(zoo, trained, own, tmp_path):

@@ -36,15 +36,16 @@ def run(args: argparse.Namespace) -> None:
     spec = get_spec(args.name)
     files = [weights.path(args.name), weights.tables_path(args.name)]
     files += [weights.path(args.name, quantized=True, half=half) for half in halves(args.name)]
+    card = weights.card(args.name)
     facts: dict[str, Any] = {
         "spec": dataclasses.asdict(spec),
         "contract": documentation(spec.contract),
         "weights": [
             {"file": str(f), "bytes": f.stat().st_size, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()}
             for f in files
-            if f.exists()
+            if f.exists() and f.name in (card or {}).get("sha256", {})
         ],
-        "card": weights.card(args.name),
+        "card": card,
     }
     if args.json:
         print(json.dumps(facts, indent=1, default=str))

@@ -83,7 +83,7 @@ class Trainer:
         )
         self.generator = torch.Generator(self.device).manual_seed(config.seed + _SEED_STEP * distributed.rank())
         self.validation = self._validation_batches(ImagePool(held, pool.digest).to(self.device))
-        if config.rounded and not self.contract.int8_step:
+        if config.rounded and self.contract.int8_range is None:
             raise ZooError(f"{config.model}: contract {self.contract.name} has no int8 input; leave 'rounded' out")
         self.teacher = Teacher(config.teacher, self.device) if config.teacher else None
         for network in (self, self.teacher):
@@ -208,9 +208,10 @@ class Trainer:
 
     def _rounded(self, x: Tensor) -> Tensor:
         """Network input of which some patches are as an int8 network sees them."""
-        if not self.config.rounded:
+        if not self.config.rounded or self.contract.int8_range is None:
             return x
-        step = self.contract.int8_step
+        low, high = self.contract.int8_range
+        step = (high - low) / 255
         lots = torch.rand(x.shape[0], 1, 1, 1, generator=self.generator, device=self.device)
         return torch.where(lots < self.config.rounded, (x / step).round() * step, x)
 

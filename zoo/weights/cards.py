@@ -43,7 +43,7 @@ def update_card(
         name: model.
         files: whose sha256 it is to hold.
         facts: all else that it says.
-        gone: names of files that are none of the model's any more, and are removed.
+        gone: names of files that are none of the model's any more; what takes their place compares its layers with theirs.
     """
     import yaml
 
@@ -52,5 +52,3 @@ def update_card(
     facts["sha256"] = {**{k: v for k, v in before.items() if k not in gone}, **digests}
     with replacing(folder / f"{name}.yaml") as made:
         made.write_text(yaml.safe_dump(facts, sort_keys=False, width=120))
-    for file in gone:
-        (folder / file).unlink(missing_ok=True)

@@ -63,7 +63,7 @@ class Contract(ABC):
         halo: packed pixels that :meth:`encode` or :meth:`decode` reads beyond its own.
         cfa: ``"bayer"`` (RGGB) or ``"any"`` (RGGB and X-Trans).
         period: packed pixels after which the input's layout repeats; tiles start at multiples of it.
-        int8_step: about what an int8 network's input is rounded to; 0 where there is no int8.
+        int8_range: what the input of an int8 network holds, in 255 steps; None where there is no int8.
         words: the contract in words by topic, which every artefact carries in its metadata.
     """
 
@@ -74,7 +74,7 @@ class Contract(ABC):
     out_cell: int = 1
     cfa: str = "bayer"
     period: int = 1
-    int8_step: float = 0.0
+    int8_range: tuple[float, float] | None = None
     words: ClassVar[Mapping[str, str]]
 
     @abstractmethod

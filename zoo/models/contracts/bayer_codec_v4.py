@@ -54,7 +54,7 @@ class CompactCodecContract(BayerCodecContract):
 
     name = "bayer_codec_v4"
     out_channels, out_cell = (2 * 12 + 8) * CELL**2, CELL
-    int8_step = (INPUT_RANGE[1] - INPUT_RANGE[0]) / 255
+    int8_range = INPUT_RANGE
     words: ClassVar[Mapping[str, str]] = {
         **_FIRST.words,
         "latents": f"{_FIRST.words['latents']}. The last K channels of an encoder (twins) are none: each measures one of the "
