@@ -170,14 +170,16 @@ def test_peers_bring_their_cost_and_weights(tmp_path):
 
 def test_budget_is_the_cards(tmp_path, monkeypatch):
     stage = {"steps": 20000, "hours": 0.46, "device": "H100"}
-    card = {"training": stage, "quantization": {"training": {"steps": 1500, "hours": 0.044}}}
-    monkeypatch.setattr(weights, "card", lambda name: card if name == "m" else None)
-    write(tmp_path, "m", 31, 10)
-    write(tmp_path, "m", 30, 10, target="litert", precision="int8")
+    card = {"training": stage, "quantization": {"training": {"steps": 1500, "hours": 0.044}}, "sha256": {"m": "0"}}
+    monkeypatch.setattr(weights, "card", lambda name: card if name in ("m", "old") else None)
+    write(tmp_path, "m", 31, 10, weights_sha256="0")
+    write(tmp_path, "m", 30, 10, target="litert", precision="int8", weights_sha256="0")
     write(tmp_path, "unknown", 29, 10)
+    write(tmp_path, "old", 28, 10, weights_sha256="1")  # other weights than the card's
     assert [r.budget for r in read_leaderboard(tmp_path).rows] == [
         "20k steps, 0.46 h, H100",
         "20k steps, 0.46 h + QAT 1.5k steps, 0.044 h, H100",
+        "-",
         "-",
     ]
 

@@ -234,7 +234,7 @@ def test_tables_must_be_there_and_whole(compressor: str, tmp_path: Path, monkeyp
     with pytest.raises(ZooError, match="sha256 differs"):
         open_codec(compressor)
     weights.tables_path(compressor).unlink()
-    with pytest.raises(ZooError, match="no entropy tables ship with this version; make them with `python -m tools"):
+    with pytest.raises(ZooError, match="no entropy tables ship with this version; make them with `zoo publish RUN`"):
         open_codec(compressor)
 
 

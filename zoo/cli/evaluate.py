@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import weights
 from zoo.cli.methods import CLASSICAL, Opened, open_method
 from zoo.errors import ZooError
 
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         return
     if not args.names:
         raise ZooError("nothing to measure; give NAMEs of models or classical methods, or --leaderboard")
-    if args.weights and args.output_dir is None:
+    if weights.label() and args.output_dir is None:
         raise ZooError(f"{EVIDENCE} is of the weights that ship; give evidence of --weights an --output-dir of its own")
     if args.data is None:
         raise ZooError("no pictures to measure on; give their folder with --data DIR")
@@ -115,7 +116,7 @@ def _measure(args: argparse.Namespace) -> None:
     # All names are looked up before the first, which may take minutes, is measured.
     methods = _open(args)
     results = []
-    if args.weights and not args.fresh:
+    if weights.label() and not args.fresh:
         for opened, level in itertools.product(methods, levels):
             keep_others(_record(opened, benchmark, level, args.threads), folder)
     with progress_bars(quiet=args.json) as progress:

@@ -61,7 +61,7 @@ def measure(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     pictures = bed.find_pictures(args.data, sets_of(args.sets), args.limit)
     codecs = _open(args.names, target=args.target, precision=args.precision, tile=args.tile, threads=args.threads)
-    if args.weights and not args.fresh:
+    if weights.label() and not args.fresh:
         for codec, level in itertools.product(codecs, levels):
             keep_others(_record(codec, level, args.threads), folder)
     begun = time.process_time()
