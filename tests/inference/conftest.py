@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from banded_photo import CAMERA
 from torch import nn
 
 from zoo.inference.restore import restore
@@ -154,3 +155,11 @@ def whole() -> Callable[..., npt.NDArray[np.float32]]:
         return picture
 
     return run
+
+
+@pytest.fixture
+def photo(raw_of):
+    """A photo of 150x101 pixels and the balanced RGB it shows."""
+    y, x = np.mgrid[0:150, 0:101]
+    rgb = np.stack([0.1 + 0.004 * x, 0.6 - 0.003 * y, 0.05 + 0.001 * (x + y)]).astype(np.float32)
+    return raw_of(150, 101, "GRBG", wb=(2.0, 1.0, 1 / 0.7), matrix=CAMERA, orientation=6), rgb

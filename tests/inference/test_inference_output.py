@@ -14,30 +14,15 @@ import numpy as np
 import pytest
 import rawpy
 import tifffile
+from banded_photo import CAMERA, bands_of
 from PIL import Image, ImageCms
 
-from zoo.codec.container import MAGIC
 from zoo.errors import ZooError
 from zoo.inference import profiles
-from zoo.inference.output import develop, is_foreign, save
+from zoo.inference.output import develop, save
 from zoo.inference.tiling import Band
-from zoo.raw import camera_to_srgb_matrix, read_raw, srgb_encode, write_dng
-from zoo.raw.colour import SRGB_TO_XYZ
+from zoo.raw import camera_to_srgb_matrix, read_raw, srgb_encode
 from zoo.raw.exif import read_exif
-
-CAMERA = np.linalg.inv(SRGB_TO_XYZ) * [[0.5], [1.0], [0.7]]  # a camera whose filters are sRGB's with weak red and blue
-
-
-@pytest.fixture
-def photo(raw_of):
-    """A photo of 150x101 pixels and the balanced RGB it shows."""
-    y, x = np.mgrid[0:150, 0:101]
-    rgb = np.stack([0.1 + 0.004 * x, 0.6 - 0.003 * y, 0.05 + 0.001 * (x + y)]).astype(np.float32)
-    return raw_of(150, 101, "GRBG", wb=(2.0, 1.0, 1 / 0.7), matrix=CAMERA, orientation=6), rgb
-
-
-def bands_of(rgb, rows=70):
-    return (Band(y, rgb[:, y : y + rows]) for y in range(0, rgb.shape[1], rows))
 
 
 def read(path: Path) -> np.ndarray:
@@ -253,55 +238,6 @@ def test_a_failure_half_way_leaves_the_old_file(photo, tmp_path, name):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_raw_itself_is_not_overwritten(photo, tmp_path):
-    raw, rgb = photo
-    path = tmp_path / "synthetic.dng"
-    path.write_text("raw")
-    object.__setattr__(raw, "path", str(path))
-    with pytest.raises(ZooError, match="the raw itself"):
-        save(path, bands_of(rgb), raw)
-    assert path.read_text() == "raw"
-
-
-def other_dngs(photo, folder: Path) -> list[Path]:
-    """Files named .dng that are no picture of ours: a camera's, our own raw, a foreign linear one, one that is damaged."""
-    raw, rgb = photo
-    camera, own, linear, text = (folder / f"{name}.dng" for name in ("camera", "own", "linear", "text"))
-    levels = {"black": 64, "white": 1023, "wb": raw.wb, "xyz_to_cam": CAMERA}
-    write_dng(own, np.full((40, 60), 500, np.uint16), cfa="RGGB", **levels)
-    save(linear, bands_of(rgb), raw)
-    for path, source in ((camera, own), (linear, linear)):
-        path.write_bytes(source.read_bytes().replace(b"raw zoo", b"Acme 10"))
-    text.write_text("a raw that was damaged")
-    return [camera, own, linear, text]
-
-
-def test_another_raw_is_not_overwritten(photo, tmp_path):
-    raw, rgb = photo
-    raw = dataclasses.replace(raw, path=str(tmp_path / "a.npz"))
-    for path in other_dngs(photo, tmp_path):
-        before = path.read_bytes()
-        with pytest.raises(
-            ZooError, match=rf"{path.name}: is a DNG that raw-zoo did not write and would be overwritten"
-        ):
-            save(path, bands_of(rgb), raw)
-        assert path.read_bytes() == before
-        path.rename(path.with_suffix(".DNG"))
-        with pytest.raises(ZooError, match="did not write"):
-            save(path.with_suffix(".DNG"), bands_of(rgb), raw)
-    assert len(list(tmp_path.iterdir())) == 4
-
-
-def test_our_own_linear_dng_is_written_again(photo, tmp_path):
-    raw, rgb = photo
-    path = tmp_path / "a.dng"
-    path.touch()  # an empty file holds nothing to lose
-    save(path, bands_of(rgb), raw)
-    first = tifffile.imread(path)
-    save(path, bands_of(rgb / 2), raw)
-    assert (tifffile.imread(path) < first).mean() > 0.9
-
-
 @pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg"])
 def test_developed_pictures_carry_an_srgb_profile(photo, tmp_path, name):
     raw, rgb = photo
@@ -386,30 +322,3 @@ def test_memory_is_flat(tmp_path, name):
     # Bytes per pixel. TIFF: none but noise (16-bit RGB would be 6). PNG: the 8-bit picture and Pillow's 4-byte copy.
     # DNG: the spool file, which is mapped and can be dropped.
     assert growth_per_mp < {"a.tiff": 1.5, "a.dng": 6.5, "a.png": 8.0}[name]
-
-
-@pytest.mark.parametrize("name", ["a.tiff", "a.png", "a.jpeg", "a.dng"])
-def test_pictures_of_ours_are_told_from_others(photo, tmp_path, name):
-    raw, rgb = photo
-    path = tmp_path / name
-    assert not is_foreign(path)  # nothing there, nothing to lose
-    path.touch()
-    assert not is_foreign(path)
-    save(path, bands_of(rgb), raw)
-    assert not is_foreign(path)
-    path.write_bytes(path.read_bytes().replace(b"raw zoo", b"Acme 10"))
-    assert is_foreign(path)
-    path.write_bytes(path.read_bytes()[:20])
-    assert is_foreign(path)
-
-
-def test_other_files_are_foreign(photo, tmp_path):
-    assert [is_foreign(path) for path in other_dngs(photo, tmp_path)] == [True] * 4
-    (tmp_path / "a.rzc").write_bytes(MAGIC + bytes(8))
-    assert not is_foreign(tmp_path / "a.rzc")
-    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
-    Image.new("RGB", (8, 8)).save(tmp_path / "plain.jpeg")
-    tifffile.imwrite(tmp_path / "plain.tiff", np.zeros((8, 8, 3), np.uint8))
-    assert all(is_foreign(tmp_path / f"plain.{suffix}") for suffix in ("png", "jpeg", "tiff"))
-    assert not is_foreign(tmp_path)  # a folder is no picture; that it cannot be written to is said then
-    assert not is_foreign(tmp_path / ("a" * 300 + ".png"))
