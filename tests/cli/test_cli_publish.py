@@ -140,8 +140,11 @@ def test_evidence_of_other_weights_is_not_replaced(zoo, shipped, own, tmp_path):
 def test_in_python(own):
     import zoo
 
+    (own / "deeper").mkdir()
     with zoo.using_weights(str(own)):
         assert weights.path(MODEL).parent == own
+    with zoo.using_weights(own / "deeper" / ".."):  # whose artefacts lie below artifacts/ all the same
+        assert weights.label() == own.name
     assert weights.path(MODEL).parent == weights.FOLDER
 
 
@@ -160,7 +163,8 @@ def test_int8_of_before_goes_with_its_float_weights(zoo, trained, own):
     (own / f"{MODEL}.yaml").write_text(yaml.safe_dump(card))
     for known in (True, False):
         with weights.using(own):
-            assert weights.listed(MODEL) and weights.listed(MODEL, quantized=True) is known
+            facts = weights.card(MODEL)
+            assert weights.listed(weights.path(MODEL), facts) and weights.listed(stale, facts) is known
         (row,) = json.loads(zoo("list", MODEL, "--weights", own, "--json")[1])
         assert row["weights"] == ["fp32", "int8"][: 1 + known]
         files = json.loads(zoo("show", MODEL, "--weights", own, "--json")[1])["weights"]

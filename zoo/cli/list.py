@@ -51,8 +51,7 @@ def _row(name: str) -> dict[str, Any]:
     measured = {} if spec.task == "demosaic" else card.get("training", {}).get("validation_psnr_db", {})
     levels = list(measured.values())
     kinds = {"fp32": [weights.path(name)], "int8": [weights.path(name, quantized=True, half=h) for h in halves(name)]}
-    known = card.get("sha256", {})
     return dataclasses.asdict(spec) | {
-        "weights": [kind for kind, files in kinds.items() if all(f.name in known and f.exists() for f in files)],
+        "weights": [kind for kind, files in kinds.items() if all(weights.listed(f, card) for f in files)],
         "psnr_db": sum(levels) / len(levels) if levels else None,
     }

@@ -77,7 +77,8 @@ def _exported(model: str, target: str, precision: str | None, tile: int | None, 
     def announce(path: Path) -> None:
         print(f"exporting {path}, which is needed once", file=sys.stderr)
 
-    precision = precision or ("int8" if weights.listed(model, quantized=True, half=half) else "fp32")
+    file = weights.path(model, quantized=True, half=half)
+    precision = precision or ("int8" if weights.listed(file, weights.card(model)) else "fp32")
     return exported(
         model, target=target, precision=precision, tile=tile, output_dir=cache(), half=half, announce=announce
     )

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         "weights": [
             {"file": str(f), "bytes": f.stat().st_size, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()}
             for f in files
-            if f.exists() and f.name in (card or {}).get("sha256", {})
+            if weights.listed(f, card)
         ],
         "card": card,
     }

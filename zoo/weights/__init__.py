@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ def home(name: str) -> Path:
 
 def label() -> str:
     """A name for the folder that :func:`using` puts in front, to keep apart what is made of its weights; empty without one."""
-    return "" if _own is None else _own.absolute().name
+    return "" if _own is None else _own.resolve().name
 
 
 def described(name: str) -> str:
@@ -65,10 +65,9 @@ def described(name: str) -> str:
     return "those that ship" if home(name) == FOLDER else f"those in {home(name)}"
 
 
-def listed(name: str, *, quantized: bool = False, half: str = "") -> bool:
-    """Whether there are such weights, in a file that the card knows."""
-    file = path(name, quantized=quantized, half=half)
-    return file.exists() and file.name in ((card(name) or {}).get("sha256") or {})
+def listed(file: Path, facts: Mapping[str, Any] | None) -> bool:
+    """Whether weights are there that a card knows; others beside it may be of float weights that have been replaced."""
+    return file.exists() and file.name in (facts or {}).get("sha256", {})
 
 
 def path(name: str, *, quantized: bool = False, half: str = "") -> Path:
