@@ -31,7 +31,7 @@ def publish_quantized(source: Path, folder: Path) -> Path:
     if (facts := weights.card(model.name, folder)) is None:
         raise ZooError(f"{folder}: holds no float weights of {model.name}; publish those first")
     network = create_model(model.name)
-    with weights.using(folder):
+    with weights.using_weights(folder):
         network.load_state_dict(load_file(weights.verified(model.name)))
     if model.facts.get("start_sha256") != state_sha256(network):
         raise ZooError(f"{source}: was made from other float weights than {model.name} has; quantise those")

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from zoo.inference.denoise import denoise
     from zoo.models.registry import create_model, get_spec, list_models
     from zoo.raw import read_raw
-    from zoo.weights import load_weights
-    from zoo.weights import using as using_weights
+    from zoo.weights import load_weights, using_weights
 
 __version__ = "0.1.0"
 
@@ -43,13 +42,12 @@ _HOME = {
     "read_raw": "zoo.raw",
     "using_weights": "zoo.weights",
 }
-_NAMED = {"using_weights": "using"}  # otherwise at home
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'zoo' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOME[name]), _NAMED.get(name, name))
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -54,7 +54,7 @@ def test_verbs_run_weights_of_ones_own(zoo, shipped, own, photo, tmp_path):
 
 
 def test_models_that_it_has_not_are_those_that_ship(own):
-    with weights.using(own):
+    with weights.using_weights(own):
         assert weights.path(MODEL).parent == own
         assert weights.path("utnet-m").parent == weights.FOLDER
         assert weights.verified("utnet-m", quantized=True)
@@ -162,7 +162,7 @@ def test_int8_of_before_goes_with_its_float_weights(zoo, trained, own):
     card["sha256"][stale.name] = hashlib.sha256(b"of before").hexdigest()
     (own / f"{MODEL}.yaml").write_text(yaml.safe_dump(card))
     for known in (True, False):
-        with weights.using(own):
+        with weights.using_weights(own):
             facts = weights.card(MODEL)
             assert weights.listed(weights.path(MODEL), facts) and weights.listed(stale, facts) is known
         (row,) = json.loads(zoo("list", MODEL, "--weights", own, "--json")[1])

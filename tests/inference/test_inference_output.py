@@ -18,7 +18,7 @@ from banded_photo import CAMERA, bands_of
 from PIL import Image, ImageCms
 
 from zoo.errors import ZooError
-from zoo.inference import profiles
+from zoo.inference import icc
 from zoo.inference.output import develop, save
 from zoo.inference.tiling import Band
 from zoo.raw import camera_to_srgb_matrix, read_raw, srgb_encode
@@ -278,7 +278,7 @@ def test_equal_pictures_give_equal_files(photo, tmp_path, name):
     raw, rgb = photo
     files = []
     for moment in (0, 1):
-        profiles.srgb_profile.cache_clear()
+        icc.srgb_profile.cache_clear()
         time.sleep(1.1 * moment)  # the profile's time is in whole seconds
         save(tmp_path / name, bands_of(rgb), raw)
         files.append((tmp_path / name).read_bytes())

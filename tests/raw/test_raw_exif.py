@@ -14,7 +14,7 @@ from test_raw_cfa import bayer, raw_image
 
 from zoo.raw import read_raw
 from zoo.raw.exif import MOST_TEXT, clean_metadata, clean_text, is_datetime, read_exif
-from zoo.raw.folders import add_folders, exif_block, image_tags
+from zoo.raw.ifd import append_ifds, exif_block, image_tags
 
 exifread = pytest.importorskip("exifread")
 tifffile = pytest.importorskip("tifffile")
@@ -97,7 +97,7 @@ def test_folders_are_put_behind_a_tiff(tmp_path: Path, big: bool, order: str) ->
     tags = sorted(image_tags(raw))
     tifffile.imwrite(path, picture, photometric="rgb", metadata=None, extratags=tags, bigtiff=big, byteorder=order)
     size = path.stat().st_size
-    add_folders(path, raw)
+    append_ifds(path, raw)
     assert path.stat().st_size < size + 1500
     with tifffile.TiffFile(path) as tiff:
         assert len(tiff.pages) == 1
@@ -126,7 +126,7 @@ def test_places_that_make_no_sense_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "a.tiff"
     raw = known_raw()
     tifffile.imwrite(path, np.zeros((8, 8, 3), np.uint8), photometric="rgb", metadata=None)
-    add_folders(path, raw)
+    append_ifds(path, raw)
     content = path.read_bytes()
     place = content.index(struct.pack("<6I", 1, 1, 30, 1, 0, 10_000))
     for numbers in ((1, 0, 30, 1, 0, 1), (91, 1, 0, 1, 0, 1)):  # a camera without a fix; beyond the pole

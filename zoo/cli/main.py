@@ -149,11 +149,11 @@ def _weights(args: argparse.Namespace) -> contextlib.AbstractContextManager[None
     # Of `zoo quantize` it can be a file, which is looked at there.
     if folder is None or (args.verb == "quantize" and not folder.is_dir()):
         return contextlib.nullcontext()
-    from zoo.weights import using
+    from zoo.weights import using_weights
 
     if args.verb == "quantize":
         args.weights = None
-    return using(folder, *_models(args))
+    return using_weights(folder, *_models(args))
 
 
 def _models(args: argparse.Namespace) -> list[str]:

@@ -14,7 +14,7 @@ it is meant to be brighter (BaselineExposure above 0), it is made so before the 
 lose highlights; a LinearRaw carries the tag. Nothing is made darker: white would turn grey without a tone curve.
 
 Pixels are not turned: the orientation is written as a tag, as cameras do. Camera, lens, exposure, time, place, artist and
-copyright are kept (:mod:`zoo.raw.folders`). Developed pictures carry an sRGB profile, linear ones that of sRGB's primaries
+copyright are kept (:mod:`zoo.raw.ifd`). Developed pictures carry an sRGB profile, linear ones that of sRGB's primaries
 with gamma 1.
 """
 
@@ -31,11 +31,11 @@ import numpy.typing as npt
 from zoo.ahead import ahead
 from zoo.errors import ZooError
 from zoo.files import replacing
-from zoo.inference.profiles import linear_profile, srgb_profile
+from zoo.inference.icc import linear_profile, srgb_profile
 from zoo.inference.tiling import Band
 from zoo.models.registry import nearest
 from zoo.raw import RawImage, camera_to_srgb_matrix, srgb_encode, write_linear_dng
-from zoo.raw.folders import SOFTWARE, add_folders, exif_block, image_tags
+from zoo.raw.ifd import SOFTWARE, append_ifds, exif_block, image_tags
 from zoo.raw.tags import MOST_BASELINE, TIFF_MAGIC, read_dng_tags
 
 SUFFIXES = {".tiff": "tiff", ".tif": "tiff", ".png": "png", ".jpeg": "jpeg", ".jpg": "jpeg", ".dng": "dng"}
@@ -227,7 +227,7 @@ def _save_tiff(path: Path, developed: Iterator[npt.NDArray[np.float32]], raw: Ra
         file.seek(place[0])
         for rows in developed:
             file.write(np.rint(rows * 65535).astype(np.uint16).tobytes())
-    add_folders(path, raw)
+    append_ifds(path, raw)
 
 
 def _save_dng(path: Path, chunks: Iterator[Band], raw: RawImage) -> None:

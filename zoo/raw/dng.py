@@ -14,7 +14,7 @@ from zoo.files import replacing
 from zoo.raw.cfa import BAYER_PHASES
 from zoo.raw.colour import SRGB_TO_XYZ
 from zoo.raw.exif import clean_text
-from zoo.raw.folders import (
+from zoo.raw.ifd import (
     ASCII,
     BYTE,
     DOUBLE,
@@ -24,7 +24,7 @@ from zoo.raw.folders import (
     SOFTWARE,
     SRATIONAL,
     Tag,
-    add_folders,
+    append_ifds,
     image_tags,
     rationals,
 )
@@ -110,7 +110,7 @@ def write_linear_dng(
     Args:
         path: the file; written under a temporary name beside it and renamed.
         rgb: uint16 (H, W, 3), linear, camera colours, *not* white balanced, not turned.
-        raw: the photo it was made from: gains, matrix, BaselineExposure and what :mod:`zoo.raw.folders` keeps are taken
+        raw: the photo it was made from: gains, matrix, BaselineExposure and what :mod:`zoo.raw.ifd` keeps are taken
             over. Its noise profile is not: the noise is gone.
         black, white: DN of 0 and 1. A pedestal (black > 0) keeps a denoiser's negative values around black.
             Keep it small, e.g. 512: LibRaw 0.22 scales LinearRaw by white instead of white - black, so that its
@@ -175,4 +175,4 @@ def _write(
             extratags=sorted(tags),
         )
         if raw is not None:
-            add_folders(temporary, raw)
+            append_ifds(temporary, raw)

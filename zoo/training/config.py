@@ -44,8 +44,8 @@ class TrainConfig:
         cfa: ``bayer``, ``xtrans`` or ``both``; X-Trans only for models whose contract takes it.
         textured: share of the patches that are the most textured of four crops.
         displayed: share of the patches whose mosaic is of a picture's sRGB values, and whose error counts in those.
-        rounded: share of the patches whose network input is rounded to an int8 file's steps. What networks make of less than a
-            step is lost in int8, and was half of what that cost utnet-l without noise (docs/training-log.md).
+        rounded: share of the patches whose network input is rounded to an int8 file's steps. Of the shipped utnet-l, -s and -n
+            half were; it took nothing off what int8 costs them (docs/training-log.md).
         init: weights to start from: a safetensors file, or a registered model's name for those that ship; empty for none.
         teacher: a registered model with shipped weights, or a file ``NAME.safetensors`` of one, whose estimate is a second
             target; empty for none.

@@ -37,7 +37,7 @@ def publish(run: Path, folder: Path, *, data: Path | None = None, licences: str 
 
     Args:
         run: folder of the run.
-        folder: where to; :func:`zoo.weights.using` takes it.
+        folder: where to; :func:`zoo.weights.using_weights` takes it.
         data: the run's training pictures, which a compressor's tables are counted on; None for where the run had them.
         licences: of those pictures, for the card; None for what a card that ships, or lies there, says of the same ones.
 

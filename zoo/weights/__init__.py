@@ -1,7 +1,7 @@
 """Weights by name: ``<name>.safetensors`` (float), ``<name>-qat.safetensors`` (quantised), ``<name>.yaml`` (card).
 
 A compressor has ``<name>-tables.safetensors`` besides: its entropy tables and the gains of its qualities. They lie in this
-folder, or in one of `zoo publish`, which :func:`using` puts in front.
+folder, or in one of `zoo publish`, which :func:`using_weights` puts in front.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _own: Path | None = None
 
 
 @contextlib.contextmanager
-def using(folder: str | os.PathLike[str], *names: str) -> Iterator[None]:
+def using_weights(folder: str | os.PathLike[str], *names: str) -> Iterator[None]:
     """Within it, models whose weights lie in a folder that `zoo publish` wrote have those; the others have what ships.
 
     Args:
@@ -56,7 +56,7 @@ def home(name: str) -> Path:
 
 
 def label() -> str:
-    """A name for the folder that :func:`using` puts in front, to keep apart what is made of its weights; empty without one."""
+    """Name of the folder that :func:`using_weights` puts in front, to keep apart what is made of it; empty without one."""
     return "" if _own is None else _own.resolve().name
 
 

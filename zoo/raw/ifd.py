@@ -1,6 +1,6 @@
 """The tags that pictures keep of their photo: an image folder (IFD 0) with an EXIF and a GPS folder below it.
 
-tifffile writes IFD 0 alone, so the others are put behind the picture (:func:`add_folders`); JPEG and PNG take all three as
+tifffile writes IFD 0 alone, so the others are put behind the picture (:func:`append_ifds`); JPEG and PNG take all three as
 one block (:func:`exif_block`).
 """
 
@@ -94,7 +94,7 @@ def exif_block(raw: RawImage) -> bytes:
     return b"Exif\0\0" + data + layout.folder(image, len(data)) + behind
 
 
-def add_folders(path: Path, raw: RawImage) -> None:
+def append_ifds(path: Path, raw: RawImage) -> None:
     """Put the EXIF and GPS folders behind the picture of a TIFF or DNG that is complete.
 
     IFD 0 has no room for pointers to them, so it is written once more behind them, with these, and the header points there.
