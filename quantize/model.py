@@ -95,7 +95,7 @@ class QuantizedModel:
                 meta = json.loads(file.metadata()["quantized_model"])
         except FileNotFoundError as error:
             raise ZooError(f"{path}: no such quantised model; `zoo quantize` writes one") from error
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ZooError(f"{path}: is damaged or not a quantised model; write it anew with `zoo quantize`") from error
         if meta["format"] != FORMAT:
             raise ZooError(f"{path}: has format {meta['format']}, this version reads {FORMAT}; write it anew")

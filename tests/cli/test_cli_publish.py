@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from zoo import weights
 from zoo.models.registry import create_model
-from zoo.training.checkpoint import CHECKPOINT, LOG
+from zoo.training.checkpoint import CHECKPOINT, LOG, read_checkpoint
 
 MODEL = "utnet-n"
 
@@ -77,7 +77,7 @@ def test_damaged_ones_are_refused(zoo, own, monkeypatch, tmp_path, verb):
         file.write(b"more")
     code, _, err = zoo(verb[0], MODEL, *verb[1:], "--weights", own)
     assert code == 2
-    assert "differs from its card; the file is damaged, publish it again" in err
+    assert "differs from its card; the file is damaged, publish the weights again" in err
 
 
 def test_what_is_no_folder_of_weights_is_refused(zoo, trained, own, tmp_path):
@@ -90,6 +90,30 @@ def test_what_is_no_folder_of_weights_is_refused(zoo, trained, own, tmp_path):
         assert (code, out) == (2, "") and message in err and err.count("\n") == 1
     code, _, err = zoo("evaluate", MODEL, "--weights", own, "--data", tmp_path)
     assert code == 2 and "give evidence of --weights an --output-dir of its own" in err
+
+
+@pytest.mark.parametrize("text", ["model: [", "- 1", "sha256: 3", "\udcff"])
+def test_what_is_no_card(zoo, own, text):
+    (own / f"{MODEL}.yaml").write_text(text, errors="surrogateescape")
+    for verb in (["list"], ["show", MODEL], ["export", MODEL, "--target", "onnx"]):
+        code, out, err = zoo(*verb, "--weights", own)
+        assert (code, out) == (2, "")
+        assert err == f"error: {own / MODEL}.yaml: is damaged, or no card of weights; publish the weights again\n"
+
+
+def test_a_card_without_its_weights(zoo, own):
+    (own / f"{MODEL}.yaml").write_text("model: utnet-n")  # a configuration of that name
+    code, _, err = zoo("export", MODEL, "--target", "onnx", "--precision", "fp32", "--weights", own)
+    assert code == 2 and f"no weights in {own}; make them with `zoo train` and put them there with `zoo publish`" in err
+
+
+def test_a_run_of_fine_tuning_holds_no_float_weights(zoo, trained, tmp_path):
+    tensors, meta = read_checkpoint(trained / CHECKPOINT)
+    tensors["average.activation_post_process_0.scale"] = torch.ones(1)
+    save_file(tensors, trained / CHECKPOINT, metadata={"run": json.dumps(meta)})
+    code, _, err = zoo("publish", trained, "--output-dir", tmp_path / "x", "--licences", "mine")
+    assert code == 2 and f"run: holds no float weights of {MODEL}; what `zoo quantize` made is published with" in err
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
@@ -180,6 +204,7 @@ def test_what_cannot_be_published(zoo, trained, own, tmp_path):
         ([trained], "no card knows the pictures that it was trained on; give --licences TEXT"),
         ([tmp_path], f"{CHECKPOINT}"),
         (["--quantized", trained / LOG], "is damaged or not a quantised model"),
+        (["--quantized", trained], "is damaged or not a quantised model"),
         (["--quantized", trained / LOG, "--licences", "x"], "belong to a run; leave them out"),
         ([trained, "--quantized", trained / LOG], "give a run or --quantized FILE"),
         (["--quantized", weights.path(MODEL, quantized=True)], "there: holds no float weights of utnet-n"),

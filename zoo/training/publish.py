@@ -53,7 +53,7 @@ def publish(run: Path, folder: Path, *, data: Path | None = None, licences: str 
     from safetensors.torch import save
 
     from zoo.codec.tables import save_tables
-    from zoo.models.registry import get_spec, halves
+    from zoo.models.registry import create_model, get_spec, halves
     from zoo.training.checkpoint import CHECKPOINT, LOG, read_checkpoint, unfinished
     from zoo.training.transfer import averaged, spent
 
@@ -74,6 +74,12 @@ def publish(run: Path, folder: Path, *, data: Path | None = None, licences: str 
             f"{run / LOG}: is missing or damaged, and holds the scores for the card; `zoo train` writes it"
         ) from error
     average = {k: v.contiguous() for k, v in averaged(tensors).items()}
+    try:
+        create_model(name).load_state_dict(average)
+    except RuntimeError as error:
+        raise ZooError(
+            f"{run}: holds no float weights of {name}; what `zoo quantize` made is published with --quantized FILE"
+        ) from error
     if not get_spec(name).int8:
         average = {k: v.half() if v.is_floating_point() else v for k, v in average.items()}
     facts: dict[str, Any] = {}

@@ -87,11 +87,22 @@ def card(name: str, folder: Path | None = None) -> dict[str, Any] | None:
     Args:
         name: registered model.
         folder: where the weights lie; None for :func:`home`.
+
+    Raises:
+        ZooError: there is a file of that name that is none.
     """
     import yaml
 
     file = (folder or home(name)) / f"{name}.yaml"
-    return yaml.safe_load(file.read_text()) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        facts = yaml.safe_load(file.read_text())
+        if not isinstance(facts, dict) or not isinstance(facts.get("sha256", {}), dict):
+            raise ValueError("no facts")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ZooError(f"{file}: is damaged, or no card of weights; {_cure(file)}") from error
+    return facts
 
 
 def verified(name: str, *, quantized: bool = False, half: str = "") -> Path:
@@ -116,16 +127,19 @@ def verified_tables(name: str) -> Path:
 
 def _verified(name: str, file: Path, kind: str, cure: str) -> Path:
     facts = card(name)
-    if not file.exists() or facts is None or file.name not in facts["sha256"]:
+    if not file.exists() or facts is None or file.name not in facts.get("sha256", {}):
         if file.parent == FOLDER:
             raise ZooError(f"{name}: no {kind} ship with this version; make them with {cure}")
         raise ZooError(
             f"{name}: no {kind} in {file.parent}; make them with {cure} and put them there with `zoo publish`"
         )
     if hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"][file.name]:
-        cure = "install the package again" if file.parent == FOLDER else "publish it again"
-        raise ZooError(f"{file}: sha256 differs from its card; the file is damaged, {cure}")
+        raise ZooError(f"{file}: sha256 differs from its card; the file is damaged, {_cure(file)}")
     return file
+
+
+def _cure(file: Path) -> str:
+    return "install the package again" if file.parent == FOLDER else "publish the weights again"
 
 
 def load_weights(model: nn.Module, name: str) -> nn.Module:
