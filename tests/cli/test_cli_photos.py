@@ -165,7 +165,7 @@ def test_lens_shading_is_noted_once(zoo, folder, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.raw.read_raw", read)
     code, _, err = zoo("denoise", folder, "-o", tmp_path / "out", *MODEL)
     assert (code, err.count("\n")) == (0, 1)
-    assert err.startswith(f"note: {folder / 'a.dng'}: has a lens shading correction (GainMap), which is not applied")
+    assert err.startswith(f"note: {folder / 'a.dng'}: its lens shading correction (GainMap) is damaged or not of")
 
 
 def test_the_bar_says_which_photo_of_how_many(monkeypatch):

@@ -20,7 +20,10 @@ import numpy as np
 from zoo.codec import EntropyTables, compress, make_thumbnail, pack_stream, parse, read_thumbnail, read_tile
 from zoo.codec.container import crc32c, squeeze, unsqueeze
 from zoo.codec.entropy import prior_map
+from zoo.codec.extras import pack_extras, read_extras
+from zoo.data.scene import synthetic_raw
 from zoo.errors import ZooError
+from zoo.raw.shading import Shading
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import load_toys
@@ -40,7 +43,19 @@ def sample() -> tuple[EntropyTables, bytes]:
     picture = np.linspace(0, 255, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
     priors = prior_map(latents, tables)
     analyse = lambda box: (latents[:, *box.slices], priors[box.slices])  # noqa: E731
-    return tables, compress(header, tables, analyse, thumbnail=make_thumbnail(picture))
+    gains = np.linspace(1, 2, 60, dtype=np.float32).reshape(4, 5, 3)
+    known = {
+        "lens": "Acme",
+        "artist": "A",
+        "latitude": 1.5,
+        "longitude": 2.5,
+        "altitude": 3.0,
+        "baseline_exposure": 0.5,
+    }
+    raw = replace(synthetic_raw(61, 91), metadata=known, shading=Shading(gains, (0.0, 0.0), (0.3, 0.25)))
+    thumbnail = make_thumbnail(picture, pack_extras(raw))
+    assert read_extras(thumbnail, (61, 91))[0].keys() == known.keys()
+    return tables, compress(header, tables, analyse, thumbnail=thumbnail)
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
@@ -131,6 +146,7 @@ def attempt(data: bytes, tables: EntropyTables) -> str:
         strict = parse(data)
         decompress(strict, tables, synthesise, halo=1)
         read_thumbnail(strict.thumbnail())
+        read_extras(strict.thumbnail(), (strict.header.height, strict.header.width))
         return "accepted"
     except ZooError as error:
         message = str(error)

@@ -263,9 +263,9 @@ def test_previews_are_upright_and_small(codec: Codec) -> None:
     photo = dataclasses.replace(raw(120, 600), orientation=6)
     shown = read_thumbnail(make_preview(photo))
     assert shown.shape[0] > 4 * shown.shape[1]
-    header = parse(codec.compress(photo, thumbnail=True)).header
-    assert raw_of(header, "a.rzc").mosaic.shape == (120, 600)
-    assert raw_of(header, "a.rzc").orientation == 6
+    stream = parse(codec.compress(photo, thumbnail=True))
+    assert raw_of(stream).mosaic.shape == (120, 600)
+    assert raw_of(stream).orientation == 6
     for size in ((2, 2), (2, 1500)):
         assert len(make_preview(raw(*size))) > 100
 

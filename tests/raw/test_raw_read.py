@@ -137,11 +137,11 @@ def opcodes(*numbers: int) -> bytes:
     ("content", "expected"),
     [
         (opcodes(9), True), (opcodes(3, 9), True), (opcodes(1, 3), False), (opcodes(), False), (b"", False),
-        (opcodes(3, 9)[:40], False), (opcodes(3)[:16] + b"\xff" * 12 + opcodes(9), False),
+        (opcodes(3, 9)[:40], True), (opcodes(3)[:16] + b"\xff" * 12 + opcodes(9), True), (b"\0\0", True),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("code", [51009, 51022])
-def test_a_gain_map_is_told(tmp_path: Path, code: int, content: bytes, expected: bool) -> None:
+def test_a_gain_map_that_is_none_is_told(tmp_path: Path, code: int, content: bytes, expected: bool) -> None:
     tags = [*bayer_tags(), *([(code, 7, len(content), content, True)] if content else [])]
     raw = read_raw(cfa_dng(tmp_path / "a.dng", bayer(50, 64, "RGGB"), tags))
     assert raw.metadata.get("gain_map", 0) == expected

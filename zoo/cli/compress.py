@@ -39,7 +39,11 @@ def add_parser(subparsers: Any, help: str) -> argparse.ArgumentParser:
         metavar="NAME",
         help="denoise by this model first, or by an exported one: fewer bits from ISO 3200 on",
     )
-    add("--no-thumbnail", action="store_true", help="leave the thumbnail out, up to 16 kB")
+    add(
+        "--no-thumbnail",
+        action="store_true",
+        help="leave out the thumbnail of up to 16 kB, and lens, place, artist, lens shading and BaselineExposure with it",
+    )
     add("--threads", type=int, metavar="N", help="CPU threads")
     return parser
 
@@ -98,7 +102,7 @@ def _one(
 
     start = time.perf_counter()
     raw, denoised = read_raw(file), None
-    note_shading(raw, place)
+    note_shading(raw, place, kept=not args.no_thumbnail)
     megapixels = raw.mosaic.size / 1e6
     if denoiser:
         name, runner = denoiser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,7 +110,7 @@ def _one(
     place: Place,
 ) -> Facts:
     """Decompress one file; returns what the summary tells of it."""
-    from zoo.cli.photos import Bar, make_folder
+    from zoo.cli.photos import Bar, make_folder, note_shading
     from zoo.codec import Box, parse
     from zoo.inference.codec import raw_of
     from zoo.inference.output import save
@@ -131,7 +132,9 @@ def _one(
                 yield band
 
         make_folder(target.parent)
-        raw = raw_of(stream.header, file, shape)
+        raw = raw_of(stream, rect)
+        note_shading(raw, place)
+        note_thumbnail(stream)
         save(target, bands(), raw, format=format, linear=args.linear, exposure=args.exposure)
     return {
         "input": str(file),
@@ -146,6 +149,18 @@ def _one(
         "seconds": round(time.perf_counter() - start, 3),
         "peak_rss_mb": peak_rss_mb(),
     }
+
+
+def note_thumbnail(stream: Stream) -> None:
+    """Say on stderr that a thumbnail is damaged, in which more than a small picture may have been."""
+    try:
+        stream.thumbnail()
+    except ZooError:
+        print(
+            f"note: {stream.name}: its thumbnail is damaged; lens, place, lens shading and BaselineExposure are lost with it, if"
+            " they were there",
+            file=sys.stderr,
+        )
 
 
 def _tell(facts: Facts) -> str:

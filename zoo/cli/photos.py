@@ -110,15 +110,23 @@ class Place:
         return max(0.0, each * (self.total - self.number + 1) - (time.perf_counter() - self.photo_begun))
 
 
-def note_shading(raw: RawImage, place: Place) -> None:
-    """Say on stderr, once in a run, that a photo's lens shading is not corrected, as that of all of a camera would be."""
-    if raw.metadata.get("gain_map") and "gain_map" not in place.noted:
-        place.noted.add("gain_map")
+def note_shading(raw: RawImage, place: Place, *, kept: bool = True) -> None:
+    """Say on stderr, once in a run, that a photo's lens shading is not corrected, as that of all of a camera would be.
+
+    Args:
+        raw: the photo.
+        place: in the run.
+        kept: False where a file is written without a thumbnail, which loses the shading, and how bright a DNG is meant to be.
+    """
+    why = ""
+    if raw.metadata.get("gain_map"):
+        why = "its lens shading correction (GainMap) is damaged or not of a whole picture, and not applied: corners stay darker"
+    elif not kept and (raw.shading is not None or raw.metadata.get("baseline_exposure")):
+        why = "--no-thumbnail loses its lens shading correction and BaselineExposure: its pictures will be darker"
+    if why and "shading" not in place.noted:
+        place.noted.add("shading")
         others = "" if place.total == 1 else " (said once for all such photos)"
-        print(
-            f"note: {raw.path}: has a lens shading correction (GainMap), which is not applied: corners stay darker{others}",
-            file=sys.stderr,
-        )
+        print(f"note: {raw.path}: {why}{others}", file=sys.stderr)
 
 
 def add_arguments(parser: argparse.ArgumentParser, metavar: str, inputs: str, output: str) -> None:

@@ -28,7 +28,7 @@ _SOURCES = ("given", "tag", "table", "estimated")  # of the noise profile
 _BALANCES = ("", "as shot", "daylight", "grey world")  # where the white balance comes from
 _TEXTS = {"model": 32, "make": 64, "camera": 64, "datetime": 32}  # bytes of UTF-8
 _NUMBERS = ("exposure_time", "f_number", "focal_length")
-_HELD = ("make", "model", "datetime", *_NUMBERS, "wb_source")  # of what a raw tells of its photo
+HELD = ("make", "model", "datetime", *_NUMBERS, "wb_source")  # of what a raw tells of its photo
 # After the 16 bytes that zoo.codec.container checks: sizes, codes, doubles, texts.
 LAYOUT = struct.Struct("<2I 4B 3H 2B 3I 30d 32s 32s 32s 64s 64s 32s")
 HAS_MATRIX = 1  # flag
@@ -222,7 +222,7 @@ def describe(
     height, width = raw.mosaic.shape
     if quality not in range(tables.qualities):
         raise ZooError(f"quality {quality} does not exist; {model} has 0 to {tables.qualities - 1}")
-    held = {k: v for k, v in raw.metadata.items() if k in _HELD}
+    held = {k: v for k, v in raw.metadata.items() if k in HELD}
     header = Header(
         height, width, raw.cfa, raw.black, raw.white, raw.wb, raw.xyz_to_cam, raw.iso, raw.noise, raw.orientation,
         model, weights_sha256, tables.sha256, tables.channels, stride, core, quality, held,

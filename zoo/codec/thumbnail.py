@@ -17,14 +17,15 @@ _QUALITIES = (85, 70, 50, 30)
 _MAX_SIDE = 1024  # of a thumbnail that is decoded
 
 
-def make_thumbnail(picture: npt.NDArray[np.uint8]) -> bytes:
+def make_thumbnail(picture: npt.NDArray[np.uint8], exif: bytes = b"") -> bytes:
     """A JPEG of at most 16 kB.
 
     Args:
         picture: uint8 (H, W, 3), sRGB, the way it is to be seen, any size.
+        exif: what it is to carry, from :func:`zoo.codec.extras.pack_extras`.
 
     Raises:
-        ZooError: no such picture.
+        ZooError: no such picture, or more EXIF than there is room.
     """
     from PIL import Image
 
@@ -37,7 +38,7 @@ def make_thumbnail(picture: npt.NDArray[np.uint8]) -> bytes:
         small = image.resize([max(1, round(s * scale)) for s in image.size], Image.Resampling.BOX)
         for quality in _QUALITIES:
             buffer = io.BytesIO()
-            small.save(buffer, "JPEG", quality=quality)
+            small.save(buffer, "JPEG", quality=quality, exif=exif)
             data = buffer.getvalue()
             if len(data) <= MAX_THUMBNAIL:
                 return data

@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 
 from zoo import weights
 from zoo.codec.container import Stream, parse
+from zoo.codec.extras import pack_extras, read_extras
 from zoo.codec.header import Header, describe
 from zoo.codec.rounding import quantise
 from zoo.codec.stream import Progress, compress, pieces
@@ -28,7 +28,7 @@ from zoo.codec.thumbnail import make_thumbnail
 from zoo.codec.tiles import Box
 from zoo.errors import ZooError
 from zoo.inference.black import raise_to_black
-from zoo.inference.output import develop
+from zoo.inference.output import baseline_of, develop
 from zoo.inference.restore import bayer_tile
 from zoo.inference.runner import TileRunner, TorchRunner, check_threads, torch_beside
 from zoo.inference.tiling import Band
@@ -106,7 +106,8 @@ class Codec:
             quality: one of :attr:`qualities`.
             denoised: what the encoder is shown instead, from :func:`zoo.inference.denoise.denoised_mosaic`: the file is of
                 ``raw`` all the same, and decodes as any other.
-            thumbnail: put a small picture into it, up to 16 kB.
+            thumbnail: put a small picture into it, up to 16 kB, with what the header has no field for
+                (:mod:`zoo.codec.extras`): lens, place, artist, lens shading, BaselineExposure. Without it, these are lost.
             progress: called after every tile with (done, all).
 
         Raises:
@@ -174,7 +175,8 @@ class Codec:
             salvage: decode what is left of a damaged file.
 
         Returns:
-            float32 ``[H, W, 3]``, white-balanced linear camera RGB, black = 0, white = 1 (x gain), not clipped; with ``salvage``
+            float32 ``[H, W, 3]``, white-balanced linear camera RGB, black = 0, white = 1 (x gain), not clipped, and with the
+            lens's shading (:func:`raw_of` has the gains against it); with ``salvage``
             also bool ``[H, W]``, False where damaged tiles had a part in the pixel.
 
         Raises:
@@ -341,18 +343,26 @@ def open_stream_codec(stream: Stream, *, decoder: TileRunner | None = None, thre
     return codec
 
 
-def raw_of(header: Header, path: str | Path, shape: tuple[int, int] | None = None) -> RawImage:
+def raw_of(stream: Stream, rect: Box | None = None) -> RawImage:
     """What the writers of pictures ask of a raw: everything but its pixels, which are all zero and take no memory.
 
     Args:
-        header: of a file.
-        path: the file's.
-        shape: rows and columns of what was decoded; None for all.
+        stream: of a file. Where its thumbnail is damaged, what :mod:`zoo.codec.extras` puts there is missing.
+        rect: what was decoded; None for all.
     """
+    header = stream.header
+    whole = header.height, header.width
+    shape = rect.shape if rect else whole
+    try:
+        extras, shading = read_extras(stream.thumbnail(), whole)
+    except ZooError:
+        extras, shading = {}, None
+    if shading is not None and rect:
+        shading = shading.crop(rect.y0, rect.x0, shape, whole)
     return RawImage(
-        np.broadcast_to(np.uint16(0), shape or (header.height, header.width)),
+        np.broadcast_to(np.uint16(0), shape),
         header.cfa, header.black, header.white, header.wb, header.xyz_to_cam, header.iso, header.noise,
-        header.orientation, header.metadata, str(path),
+        header.orientation, extras | header.metadata, stream.name, shading,
     )  # fmt: skip
 
 
@@ -364,5 +374,8 @@ def make_preview(raw: RawImage) -> bytes:
     cells = min(cells, planes.shape[1], planes.shape[2])  # a photo of a few rows
     small = planes[:, : rows * cells, : columns * cells].reshape(4, rows, cells, columns, cells).mean(axis=(2, 4))
     rgb = np.stack([small[0], (small[1] + small[2]) / 2, small[3]]) * np.array(raw.wb, np.float32)[:, None, None]
-    shown = develop(rgb, raw, linear=False, exposure=0.0)
-    return make_thumbnail(apply_orientation(np.rint(shown * 255).astype(np.uint8), raw.orientation))
+    if raw.shading is not None:
+        rgb *= raw.shading.field((rows, columns))(0, rows)
+    shown = develop(rgb, raw, linear=False, exposure=baseline_of(raw))
+    picture = apply_orientation(np.rint(shown * 255).astype(np.uint8), raw.orientation)
+    return make_thumbnail(picture, pack_extras(raw))

@@ -53,8 +53,8 @@ def denoise(
         progress: called with (tiles done, tiles in all).
 
     Returns:
-        Without output: float32 (H, W, 3), white-balanced linear camera RGB at the size of the raw, not clipped. With
-        it: the path of the picture.
+        Without output: float32 (H, W, 3), white-balanced linear camera RGB at the size of the raw, not clipped, and with the
+        lens's shading (:attr:`zoo.raw.RawImage.shading` has the gains against it). With it: the path of the picture.
 
     Raises:
         ZooError: whatever is wrong with the file, the model, the options or the output, in one line.

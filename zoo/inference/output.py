@@ -13,6 +13,9 @@ format    holds
 it is meant to be brighter (BaselineExposure above 0), it is made so before the sRGB curve. A linear picture is not: it would
 lose highlights; a LinearRaw carries the tag. Nothing is made darker: white would turn grey without a tone curve.
 
+Where a DNG says by how much the lens darkens corners (GainMap), all formats are without that: not all raw developers look for it
+in a LinearRaw, and those that do would clip there too.
+
 Pixels are not turned: the orientation is written as a tag, as cameras do. Camera, lens, exposure, time, place, artist and
 copyright are kept (:mod:`zoo.raw.ifd`). Developed pictures carry an sRGB profile, linear ones that of sRGB's primaries
 with gamma 1.
@@ -131,18 +134,29 @@ def save(
         raise ZooError(
             f"{path}: is a DNG that raw-zoo did not write and would be overwritten; choose another name or folder"
         )
-    chunks = (Band(y0 + y, rgb[:, y : y + _CHUNK]) for y0, rgb in ahead(bands) for y in range(0, rgb.shape[1], _CHUNK))
+    parts = (Band(y0 + y, rgb[:, y : y + _CHUNK]) for y0, rgb in ahead(bands) for y in range(0, rgb.shape[1], _CHUNK))
+    chunks = _evened(parts, raw)
     with replacing(path) as temporary:
         if format == "dng":
             _save_dng(temporary, chunks, raw)
             return
         if not linear:
-            exposure += _baseline(raw)
+            exposure += baseline_of(raw)
         developed = (develop(chunk.rgb, raw, linear=linear, exposure=exposure) for chunk in chunks)
         if format == "tiff":
             _save_tiff(temporary, developed, raw, linear)
         else:
             _save_8_bit(temporary, developed, raw, format)
+
+
+def _evened(chunks: Iterable[Band], raw: RawImage) -> Iterator[Band]:
+    """Without the lens's shading, as far as it is known."""
+    if raw.shading is None:
+        yield from chunks
+        return
+    gains = raw.shading.field((raw.mosaic.shape[0], raw.mosaic.shape[1]))
+    for y0, rgb in chunks:
+        yield Band(y0, rgb * gains(y0, y0 + rgb.shape[1]))
 
 
 def _is_raw(path: Path, raw: RawImage) -> bool:
@@ -152,7 +166,7 @@ def _is_raw(path: Path, raw: RawImage) -> bool:
         return False
 
 
-def _baseline(raw: RawImage) -> float:
+def baseline_of(raw: RawImage) -> float:
     """EV by which a DNG is to be brightened, see the top of this file."""
     baseline = raw.metadata.get("baseline_exposure", 0.0)
     return min(max(baseline, 0.0), MOST_BASELINE) if isinstance(baseline, int | float) else 0.0

@@ -25,12 +25,12 @@ from zoo.raw.ifd import (
     SRATIONAL,
     Tag,
     append_ifds,
+    baseline_tags,
     image_tags,
     rationals,
 )
 from zoo.raw.image import RawImage
 from zoo.raw.noise import NoiseProfile
-from zoo.raw.tags import MOST_BASELINE
 
 CFA_PHOTOMETRIC, LINEAR_RAW = 32803, 34892  # PhotometricInterpretation, DNG specification 1.7
 
@@ -126,11 +126,8 @@ def write_linear_dng(
         (50714, RATIONAL, 3, rationals([black] * 3), True),  # BlackLevel
         (50717, LONG, 3, (round(white),) * 3, True),  # WhiteLevel
     ]
-    baseline = raw.metadata.get("baseline_exposure")
-    if isinstance(baseline, int | float) and abs(baseline) <= MOST_BASELINE:
-        tags.append((50730, SRATIONAL, 1, rationals([baseline], most=2**31 - 1), True))  # BaselineExposure
     make, model = (clean_text(str(raw.metadata.get(key, ""))) for key in ("make", "model"))
-    tags += [*image_tags(raw), *_colour_tags(raw.wb, raw.xyz_to_cam, make, model)]
+    tags += [*image_tags(raw), *baseline_tags(raw), *_colour_tags(raw.wb, raw.xyz_to_cam, make, model)]
     _write(path, rgb, LINEAR_RAW, tags, raw)
 
 

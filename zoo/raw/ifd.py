@@ -18,13 +18,20 @@ import numpy.typing as npt
 
 from zoo.raw.exif import clean_metadata
 from zoo.raw.image import RawImage
+from zoo.raw.tags import MOST_BASELINE
 
 SOFTWARE = "raw zoo"  # the tag of that name in all that is written
 Tag = tuple[int, int, int, Any, bool]  # as tifffile's extratags: code, TIFF type, count, value, write once
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, DOUBLE = 1, 2, 3, 4, 5, 7, 10, 12
 _LONG8 = 16  # an offset of a BigTIFF
-_EXIF, _GPS = 34665, 34853
-_FORMATS = {SHORT: "H", LONG: "I", RATIONAL: "I", _LONG8: "Q"}  # of the types that are written here; others are bytes
+EXIF, GPS = 34665, 34853  # tags of IFD 0 that point to the others
+_FORMATS = {
+    SHORT: "H",
+    LONG: "I",
+    RATIONAL: "I",
+    SRATIONAL: "i",
+    _LONG8: "Q",
+}  # of the types that are written here; others are bytes
 
 
 def image_tags(raw: RawImage) -> list[Tag]:
@@ -77,11 +84,20 @@ def gps_tags(raw: RawImage) -> list[Tag]:
     return tags
 
 
-def exif_block(raw: RawImage) -> bytes:
-    """All folders as JPEG and PNG carry them, from ``Exif`` on."""
+def baseline_tags(raw: RawImage) -> list[Tag]:
+    """BaselineExposure, of IFD 0; empty where it is not known."""
+    baseline = raw.metadata.get("baseline_exposure")
+    if not _within(baseline, MOST_BASELINE):
+        return []
+    assert isinstance(baseline, int | float)
+    return [(50730, SRATIONAL, 1, rationals([baseline], most=2**31 - 1), True)]
+
+
+def exif_block(raw: RawImage, more: Sequence[Tag] = ()) -> bytes:
+    """All folders as JPEG and PNG carry them, from ``Exif`` on; with ``more`` tags of IFD 0."""
     layout = _Layout("<", big=False)
-    image = [*image_tags(raw), _ascii(305, SOFTWARE)]
-    folders = {_EXIF: exif_tags(raw), _GPS: gps_tags(raw)}
+    image = [*image_tags(raw), _ascii(305, SOFTWARE), *more]
+    folders = {EXIF: exif_tags(raw), GPS: gps_tags(raw)}
     data = b"II*\0" + struct.pack("<I", 8)
     # What lies behind IFD 0 has to be known before: its size is the same wherever its pointers point.
     pointers = {code: 0 for code, tags in folders.items() if tags}
@@ -115,7 +131,7 @@ def append_ifds(path: Path, raw: RawImage) -> None:
         following = file.read(struct.calcsize(layout.offset))
         place = file.seek(0, 2)
         place += file.write(bytes(place % 2))
-        for code, tags in ((_EXIF, exif_tags(raw)), (_GPS, gps_tags(raw))):
+        for code, tags in ((EXIF, exif_tags(raw)), (GPS, gps_tags(raw))):
             if tags:
                 entries += layout.entries([layout.pointer(code, place)], 0)[0]
                 place += file.write(layout.folder(tags, place))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from zoo.errors import ZooError
 from zoo.raw.cfa import XTRANS, Alignment, alignment
 from zoo.raw.noise import NoiseProfile
+from zoo.raw.shading import Shading
 
 Quad = tuple[float, float, float, float]
 
@@ -33,8 +34,9 @@ class RawImage:
         metadata: make, model, lens, exposure_time (s), f_number, focal_length (mm), datetime, offset_time (of its zone),
             artist, copyright, latitude, longitude (degrees), altitude (m), wb_source, as far as known; of a DNG also
             baseline_exposure (EV, by which it is meant to be brighter) and gain_map (1 where it has a lens shading
-            correction, which nothing here applies).
+            correction of a kind that nothing here applies).
         path: the file, for messages.
+        shading: gains against the lens's shading, which are for pictures made of the mosaic, not for the mosaic; or None.
     """
 
     mosaic: npt.NDArray[np.uint16]
@@ -48,6 +50,7 @@ class RawImage:
     orientation: int = 1
     metadata: dict[str, str | float | int] = field(default_factory=dict)
     path: str = ""
+    shading: Shading | None = None
 
     def normalised(self) -> npt.NDArray[np.float32]:
         """(mosaic - black) / (white - black), float32 (H, W). Clipped at neither end: noise around black is kept."""

@@ -20,7 +20,8 @@ from zoo.raw.colour import D65
 from zoo.raw.exif import Metadata, clean_metadata, clean_text, read_exif
 from zoo.raw.image import Quad, RawImage, normalised_planes
 from zoo.raw.noise import NoiseProfile, camera_noise, choose_noise, estimate_noise
-from zoo.raw.sensor import cfa_of, crop_of, levels_of, quad, shifted
+from zoo.raw.sensor import cfa_of, crop_of, levels_of, quad, shading_of, shifted
+from zoo.raw.shading import Shading
 from zoo.raw.tags import DngTags, cfa_noise, read_dng_tags
 
 Triple = tuple[float, float, float]
@@ -106,6 +107,8 @@ def _read_camera_raw(path: Path, noise: NoiseProfile | None) -> RawImage:
             mosaic = np.array(raw.raw_image_visible[top:bottom, left:right], dtype=np.uint16)
             black, white = levels_of(raw, cfa, dng)
             cfa, black = shifted(cfa, black, top, left)
+            # Where the mosaic begins in the active area, which LibRaw's visible area may not be.
+            place = top + raw.sizes.top_margin - dng.origin[0], left + raw.sizes.left_margin - dng.origin[1]
             gains = [float(g) for g in raw.camera_whitebalance]
             matrix = np.array(raw.rgb_xyz_matrix[:3], np.float64)
             flip, known = int(raw.sizes.flip), _known(raw)
@@ -116,7 +119,8 @@ def _read_camera_raw(path: Path, noise: NoiseProfile | None) -> RawImage:
     metadata = known | clean_metadata({"model": dng.model}) | read_exif(path)
     if dng.baseline is not None:
         metadata["baseline_exposure"] = dng.baseline
-    if dng.gain_map:
+    shading, odd = shading_of(dng, cfa, place, (bottom - top, right - left))
+    if odd:
         metadata["gain_map"] = 1
     iso = float(metadata.pop("iso", 0))
     return _finish(
@@ -128,6 +132,7 @@ def _read_camera_raw(path: Path, noise: NoiseProfile | None) -> RawImage:
         given=noise,
         orientation=_EXIF_OF_FLIP.get(flip, 1),
         metadata=metadata,
+        shading=shading,
     )  # fmt: skip
 
 
@@ -253,6 +258,7 @@ def _finish(
     given: NoiseProfile | None,
     orientation: int,
     metadata: Metadata,
+    shading: Shading | None = None,
 ) -> RawImage:
     """Settle white balance and noise, which need the picture, and put the photo together."""
     if not _ordered(black, white):
@@ -270,7 +276,7 @@ def _finish(
         camera = f"{metadata.get('make', '')} {metadata.get('model', '')}"
         stated = stated or camera_noise(camera, iso)
         given = choose_noise(stated, iso, None if planes is None else estimate_noise(planes))
-    return RawImage(mosaic, cfa, black, white, gains, matrix, iso, given, orientation, metadata, str(path))
+    return RawImage(mosaic, cfa, black, white, gains, matrix, iso, given, orientation, metadata, str(path), shading)
 
 
 def _ordered(black: Sequence[float], white: Sequence[float]) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from zoo.errors import ZooError
 from zoo.raw.cfa import BAYER_PHASES, XTRANS
 from zoo.raw.image import Quad
+from zoo.raw.shading import Shading, read_shading
 from zoo.raw.tags import DngTags
 
 
@@ -83,6 +84,20 @@ def levels_of(raw: Any, cfa: str, dng: DngTags) -> tuple[Quad, Quad]:
     # absent, zero or of another scale.
     per_channel = [float(v) for v in raw.camera_white_level_per_channel or () if white / 2 < v <= white]
     return quad(black), quad([min(per_channel, default=white)] * 4)
+
+
+def shading_of(dng: DngTags, cfa: str, place: tuple[int, int], shape: tuple[int, int]) -> tuple[Shading | None, bool]:
+    """Gains against a DNG's lens shading, and whether it has some that are none of them (:func:`zoo.raw.shading.read_shading`).
+
+    Args:
+        dng: its tags.
+        cfa: at the mosaic's first pixel.
+        place: row and column of that in the active area.
+        shape: height and width of the mosaic.
+    """
+    first, _ = shifted(cfa, (0.0, 0.0, 0.0, 0.0), -place[0], -place[1])
+    shading, odd = read_shading(*dng.opcodes, first, dng.area)
+    return None if shading is None else shading.crop(*place, shape, dng.area), odd
 
 
 def quad(values: Sequence[float]) -> Quad:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ TIFF_MAGIC = (b"II*\x00", b"MM\x00*")
 _RATIONALS = (5, 10)  # TIFF types RATIONAL and SRATIONAL
 _CFA, _LINEAR_RAW = 32803, 34892
 _D65 = 21  # CalibrationIlluminant
-_GAIN_MAP = 9  # opcode
 MOST_BASELINE = 4.0  # EV of BaselineExposure either way; cameras' are within 2
 
 
@@ -31,11 +29,12 @@ class DngTags:
         noise: NoiseProfile pairs (n, 2), n = 1, 3 or 4; None without the tag.
         black: (2, 2) black level by position in the active area, where the tags give a 2x2 or smaller pattern; or None.
         origin: top left of the active area (row, column).
+        area: height and width of the active area.
         needed_bytes: where the picture's last strip or tile ends in the file; a shorter file is cut off.
         model: UniqueCameraModel.
         software: what wrote the file.
         baseline: BaselineExposure in EV; None without the tag, and where it makes no sense.
-        gain_map: a lens shading correction is there that nothing here applies.
+        opcodes: OpcodeList2 and 3, what is to be done to the mosaic and to the demosaiced picture; empty for none.
         plain_tiff: it is a TIFF, and no DNG.
     """
 
@@ -44,11 +43,12 @@ class DngTags:
     noise: npt.NDArray[np.float64] | None = None
     black: npt.NDArray[np.float64] | None = None
     origin: tuple[int, int] = (0, 0)
+    area: tuple[int, int] = (0, 0)
     needed_bytes: int = 0
     model: str = ""
     software: str = ""
     baseline: float | None = None
-    gain_map: bool = False
+    opcodes: tuple[bytes, bytes] = (b"", b"")
     plain_tiff: bool = False
 
 
@@ -91,18 +91,19 @@ def _from_pages(pages: list[Any]) -> DngTags:
     both = [raw.tags, first]  # the noise may stand in either
     noise = next((n for n in (_numbers(t, 51041) for t in both) if n is not None and n.size % 2 == 0), None)
     ends = [int(o) + int(n) for o, n in zip(raw.dataoffsets, raw.databytecounts, strict=False)]
-    area = _numbers(raw.tags, 50829)  # ActiveArea: top, left, bottom, right
+    top, left, bottom, right = _active_area(raw)
     return DngTags(
         kind=kind,
         black=_black(raw.tags),
-        origin=(0, 0) if area is None else (int(area[0]), int(area[1])),
+        origin=(top, left),
+        area=(bottom - top, right - left),
         matrix=_colour_matrix(first),
         noise=None if noise is None else noise.reshape(-1, 2),
         needed_bytes=max(ends, default=0),
         model=str(first.valueof(50708) or ""),
         software=str(first.valueof(305) or ""),
         baseline=_baseline(first),
-        gain_map=any(_GAIN_MAP in _opcodes(raw.tags.valueof(code)) for code in (51009, 51022)),  # OpcodeList2 and 3
+        opcodes=(_bytes(raw.tags, 51009), _bytes(raw.tags, 51022)),
     )
 
 
@@ -111,16 +112,17 @@ def _baseline(tags: Any) -> float | None:
     return float(values[0]) if values is not None and values.size == 1 and abs(values[0]) <= MOST_BASELINE else None
 
 
-def _opcodes(content: Any) -> set[int]:
-    """Numbers of the corrections in a list of them ("Opcode List Processing"), whatever they say."""
-    found: set[int] = set()
-    if isinstance(content, bytes):
-        place = 4  # after their count; the lengths lead through them all the same
-        while place + 16 <= len(content):
-            code, _, _, size = struct.unpack_from(">4I", content, place)
-            found.add(code)
-            place += 16 + size
-    return found
+def _active_area(raw: Any) -> list[int]:
+    """Top, left, bottom and right; all of the picture without the tag, or where it makes no sense."""
+    area = _numbers(raw.tags, 50829)
+    if area is not None and area.size == 4 and 0 <= area[0] < area[2] and 0 <= area[1] < area[3]:
+        return [int(v) for v in area]
+    return [0, 0, int(raw.imagelength), int(raw.imagewidth)]
+
+
+def _bytes(tags: Any, code: int) -> bytes:
+    content = tags.valueof(code)
+    return content if isinstance(content, bytes) else b""
 
 
 def _black(tags: Any) -> npt.NDArray[np.float64] | None:
