@@ -33,7 +33,7 @@ train: $(VENV)/.installed
 # the flagship operator by operator. A second run of `make bench` only exports again what was made from other weights.
 BENCH := --target executorch --target litert --target onnx
 bench: $(VENV)/.installed
-	$(BIN)/zoo benchmark utnet-n utnet-s utnet-m utnet-l $(BENCH) --precision int8,fp16,fp32 --threads 1,2 --record evidence/latency
+	$(BIN)/zoo benchmark utnet-n utnet-s utnet-m utnet-l utnet-demosaic $(BENCH) --precision int8,fp16,fp32 --threads 1,2 --record evidence/latency
 	$(BIN)/zoo benchmark bayer-codec-s bayer-codec-m $(BENCH) --precision int8,fp32 --threads 1,2 --record evidence/latency
 	$(BIN)/zoo benchmark utnet-m $(BENCH) --precision int8,fp32 --profile --num-runs 50 --record evidence/profile
 

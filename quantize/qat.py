@@ -132,7 +132,7 @@ def trained(trainer: Trainer, time_budget: float, validation: str) -> dict[str, 
 
 def calibration_inputs(contract: Contract, pool: ImagePool, config: TrainConfig, batches: int) -> Iterator[Tensor]:
     """Batches of synthetic raws as a network is fed them, the same for the same seed."""
-    synthesizer = RawSynthesizer(pool, config.patch, config.noise)
+    synthesizer = RawSynthesizer(pool, config.patch, config.noise, displayed=config.displayed)
     generator = torch.Generator().manual_seed(config.seed + 1)
     for _ in range(batches):
         raws = synthesizer.batch(config.batch, generator)

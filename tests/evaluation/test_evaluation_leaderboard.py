@@ -70,6 +70,17 @@ def test_frontier_is_per_cost_and_the_rest_is_dominated(tmp_path):
     assert [r.name for r in board.rows] == ["large", "small", "awkward", "wasteful", "menon", "malvar"]
 
 
+def test_what_was_timed_elsewhere_may_be_on_the_frontier_of_time(tmp_path):
+    write(tmp_path, "large", 32, 100, gmac=10)
+    write(tmp_path, "small", 30, 20, gmac=2)
+    write(tmp_path, "other", 31, 10, gmac=10, machine={"cpu": "elsewhere", "threads": 1})
+    assert verdicts(read_leaderboard(tmp_path)) == {
+        "large fp32": "GMAC + ms",
+        "other fp32": "-",
+        "small fp32": "GMAC + ms",
+    }
+
+
 def test_equals_do_not_dominate_each_other(tmp_path):
     write(tmp_path, "a", 30, 20, gmac=2)
     write(tmp_path, "b", 30, 20, gmac=2)

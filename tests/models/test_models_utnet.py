@@ -1,5 +1,7 @@
 """The compact family and what is derived from its layers."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -70,10 +72,17 @@ def test_halo_bounds_what_an_output_depends_on() -> None:
     assert max(reached) == halo
 
 
-@pytest.mark.parametrize("larger", ["utnet-m", "utnet-l", "utnet-demosaic"])
-def test_a_network_grown_from_a_smaller_one_computes_what_that_does(larger: str) -> None:
+@pytest.mark.parametrize(
+    "larger",
+    [
+        ((16, 24), (0, 1), (0,), 8, 1),
+        ((16, 32), (1, 2), (1,), 16, 3),  # more of all but levels
+        ((24, 24), (0, 2), (0,), 8, 2),
+    ],
+)
+def test_a_network_grown_from_a_smaller_one_computes_what_that_does(larger: tuple[Any, ...]) -> None:
     torch.manual_seed(0)
-    small, grown = create_model("utnet-m"), create_model(larger)
+    small, grown = CompactUtNet((16, 24), (0, 1), (0,), 8, 1), CompactUtNet(*larger)
     grown.grow(small.state_dict())
     x = torch.randn(1, 12, 32, 32)
     y = grown(x)

@@ -126,6 +126,9 @@ def _config(args: argparse.Namespace) -> TrainConfig:
     from zoo.training.config import TrainConfig, parse
 
     values = {**QAT_DEFAULTS, "model": args.name, "data": str(args.data), "seed": 1}
+    if get_spec(args.name).task == "demosaic":  # it has never seen noise
+        drawn = _trained_with(args.name, args.weights)
+        values |= {key: drawn[key] for key in ("noise", "textured", "displayed") if key in drawn}
     if get_spec(args.name).codec:
         # 16 positions a side, as in training. Transforms lie at an optimum: at quality 0.5 without noise bayer-codec-m lost
         # 0.19 dB after fine-tuning at 1.5e-5 and 0.17 at 3e-6.

@@ -138,11 +138,11 @@ class Leaderboard:
         return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
 
     def verdict(self, row: Row) -> str:
-        """The frontiers that a row is on, "dominated", or "-" where it cannot be placed."""
+        """The frontiers that a row is on, "dominated", or "-" where that is not known: of what was timed elsewhere."""
         if row.noisy_mean("psnr", self.own(row)) is None or (row.gmac_per_mp is None and row.ms_per_mp is None):
             return "-"
         on = [name for name, cost in (("GMAC", "gmac_per_mp"), ("ms", "ms_per_mp")) if row in self.frontier(cost)]
-        return " + ".join(on) or "dominated"
+        return " + ".join(on) or ("-" if row.ms_per_mp is None else "dominated")
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Head and rows as text."""

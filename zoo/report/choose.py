@@ -158,12 +158,12 @@ def fp32_ms_per_megapixel(record: Record) -> float | None:
 
 
 def choose(evidence: Path) -> Table:
-    """Compact models that ship, as int8 on LiteRT, cheapest first; the default in float; then yardsticks up to six rows."""
+    """Compact models that ship, as int8 on LiteRT, cheapest first; the default in float; then yardsticks up to six rows, one at least."""
     shelf = Shelf(evidence)
     uses = json.loads(_USES.read_text())
     rows = [_row(shelf, name, "int8", uses.get(name, "-")) for name in shelf.models if get_spec(name).int8]
     rows.append(_row(shelf, DEFAULT_MODEL, "fp32", "a reference to compare with; GPUs and desktops"))
-    rows += [_yardstick(shelf, r) for r in _yardsticks(shelf)[: max(0, ROWS - len(rows))]]
+    rows += [_yardstick(shelf, r) for r in _yardsticks(shelf)[: max(1, ROWS - len(rows))]]
     notes = [f"dB: PSNR of developed sRGB, {LEVEL}, {len(shelf.board.pictures) if shelf.board else 0} pictures"]
     if shelf.host:
         notes[0] += f"; ms/MP: of the network on {shelf.host}, LiteRT, one thread, no phone"
