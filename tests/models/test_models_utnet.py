@@ -76,7 +76,7 @@ def test_halo_bounds_what_an_output_depends_on() -> None:
     "larger",
     [
         ((16, 24), (0, 1), (0,), 8, 1),
-        ((16, 32), (1, 2), (1,), 16, 3),  # more of all but levels
+        ((16, 32), (1, 2), (1,), 12, 3),  # more of all but levels
         ((24, 24), (0, 2), (0,), 8, 2),
     ],
 )

@@ -158,7 +158,7 @@ def fp32_ms_per_megapixel(record: Record) -> float | None:
 
 
 def choose(evidence: Path) -> Table:
-    """Compact models that ship, as int8 on LiteRT, cheapest first; the default in float; then yardsticks up to six rows, one at least."""
+    """Compact models that ship, as int8 on LiteRT, cheapest first; the default in float; then a yardstick, more up to six."""
     shelf = Shelf(evidence)
     uses = json.loads(_USES.read_text())
     rows = [_row(shelf, name, "int8", uses.get(name, "-")) for name in shelf.models if get_spec(name).int8]
