@@ -145,7 +145,7 @@ def test_a_damaged_thumbnail_costs_what_is_in_it_and_no_more(codec: Codec, shadi
 
 
 def test_exif_that_names_the_same_bytes_again_and_again_takes_no_time(shading: Shading) -> None:
-    """A chain of folders of many entries that overlap: minutes for a library that follows them."""
+    """A chain of folders of many entries that overlap: seconds and more for a library that follows them."""
     entries, folders = 60, 20
     size = 2 + 12 * entries + 4
     block = b"II*\0" + struct.pack("<I", 8)

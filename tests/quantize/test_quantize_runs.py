@@ -123,3 +123,10 @@ def test_patches_are_drawn_as_for_the_weights_that_are_quantised(
     assert drawn(file) == (0.0, "", 0.5)
     save_file({"a": torch.zeros(1)}, file, {"run": json.dumps({"config": {"textured": 0.5}})})
     assert drawn(file) == (0.5, "", 0.5)
+
+
+def test_a_demosaicer_is_quantised_on_what_it_was_trained_on() -> None:
+    config = _config(argparse.Namespace(name="utnet-demosaic", data=Path("x"), weights=None, steps=None))
+    assert (config.noise.clean, config.displayed, config.textured) == (1.0, 0.5, 0.5)
+    config = _config(argparse.Namespace(name="utnet-l", data=Path("x"), weights=None, steps=None))
+    assert (config.noise.clean, config.displayed, config.textured) == (0.12, 0.0, 0.0)
