@@ -121,8 +121,10 @@ def note_shading(raw: RawImage, place: Place, *, kept: bool = True) -> None:
     why = ""
     if raw.metadata.get("gain_map"):
         why = "its lens shading correction (GainMap) is damaged or not of a whole picture, and not applied: corners stay darker"
-    elif not kept and (raw.shading is not None or raw.metadata.get("baseline_exposure")):
-        why = "--no-thumbnail loses its lens shading correction and BaselineExposure: its pictures will be darker"
+    elif not kept:
+        lost = ["lens shading correction"] * (raw.shading is not None)
+        lost += ["BaselineExposure"] * bool(raw.metadata.get("baseline_exposure"))
+        why = f"--no-thumbnail loses its {' and '.join(lost)}" if lost else ""
     if why and "shading" not in place.noted:
         place.noted.add("shading")
         others = "" if place.total == 1 else " (said once for all such photos)"

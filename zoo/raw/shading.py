@@ -157,8 +157,8 @@ def _gain_maps(content: bytes) -> list[bytes]:
     """The parameters of the gain maps of an opcode list.
 
     Raises:
-        ValueError: more of them than any camera writes.
-        struct.error: it is cut off, and begins with or has one.
+        ValueError: it is cut off within an opcode, or longer than any camera's.
+        struct.error: it is cut off between or within heads of opcodes.
     """
     found: list[bytes] = []
     if not content:
